@@ -1,0 +1,58 @@
+"""What flows on a channel: record batches, watermarks, barriers and the end of input, in order.
+
+A record batch is a polars DataFrame. Beside the user's columns it may carry two hidden ones:
+`__time` (Int64, event time in ms since the epoch, UTC) where the source declares an event time, and
+`__watermark` (Int64, ms) where rows are out of order: the watermark *just before that row*. With it a
+row's lateness does not depend on where batches happened to be cut, so a replay after a crash
+decides the same. Rows without it take the watermark of the channel at the batch's arrival.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal, NewType
+
+import polars as pl
+
+EventTimeMs = NewType("EventTimeMs", int)
+CheckpointId = NewType("CheckpointId", int)
+
+TIME: Final = "__time"
+ROW_WATERMARK: Final = "__watermark"
+HIDDEN: Final = (TIME, ROW_WATERMARK)
+
+WATERMARK_MIN: Final = EventTimeMs(-(2**62))
+WATERMARK_MAX: Final = EventTimeMs(2**62)  # end of bounded input: closes every window
+
+Schema = dict[str, pl.DataType]  # visible columns only, in order
+
+
+@dataclass(frozen=True, slots=True)
+class RecordBatch:
+    """Rows of one stream; `frame` is never empty on a channel."""
+
+    frame: pl.DataFrame
+
+
+@dataclass(frozen=True, slots=True)
+class Watermark:
+    """No row with event time ≤ `time` is expected any more. Idle: does not hold others back."""
+
+    time: EventTimeMs
+    idle: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Barrier:
+    """Cuts the stream: what came before belongs to `checkpoint`, what follows does not."""
+
+    checkpoint: CheckpointId
+
+
+@dataclass(frozen=True, slots=True)
+class EndOfInput:
+    """Nothing follows on this channel."""
+
+
+Element = RecordBatch | Watermark | Barrier | EndOfInput
+OutputTag = Literal["main", "late", "errors"]

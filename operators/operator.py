@@ -1,0 +1,82 @@
+"""An operator is pure dataflow: frames and watermarks in, tagged frames out.
+
+No clock, no event loop, no I/O but its own state. It runs on a worker thread, one call at a time.
+Results are generators so that a closing window of any size leaves in bounded pieces: whoever drives
+the chain may stop between two outputs to wait for room downstream.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
+
+import polars as pl
+
+from operators.element import EventTimeMs, OutputTag, Schema
+from state.backend import StateBackend
+from state.key_group import KeyGroupRange
+
+
+class Output(NamedTuple):
+    """A frame (with hidden columns, never empty) for one of the operator's output streams."""
+
+    tag: OutputTag
+    frame: pl.DataFrame
+
+
+@dataclass(slots=True)
+class Counters:
+    """What the record ledger and the metrics want to know; read between calls, only ever grows."""
+
+    filtered: int = 0
+    late: int = 0
+    errors: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class OperatorContext:
+    """What an operator subtask is given when it is created."""
+
+    step: str
+    subtask: int
+    max_parallelism: int
+    groups: KeyGroupRange
+    state: StateBackend | None  # None for stateless operators
+    memory_rows_max: int = 2_000_000  # partial rows kept in memory before they are spilled to `state`
+    counters: Counters = field(default_factory=Counters)
+
+
+class Operator(Protocol):
+    """One operator subtask."""
+
+    def process(self, frame: pl.DataFrame, watermark: EventTimeMs) -> Iterator[Output]:
+        """Take one batch. `watermark` is the subtask's at its arrival."""
+
+    def on_watermark(self, watermark: EventTimeMs) -> Iterator[Output]:
+        """Event time has come to `watermark` (strictly ascending; WATERMARK_MAX at the end of input)."""
+
+    def prepare_snapshot(self) -> Mapping[str, Any]:
+        """Write what is only in memory to the state backend; return the small rest, JSON-ready."""
+
+    def restore(self, snapshots: list[Mapping[str, Any]]) -> None:
+        """Called once, before any row, with what `prepare_snapshot` returned on each old subtask
+        whose key groups intersect ours (just one unless rescaled); state is already in place."""
+
+
+class OperatorSpec(Protocol):
+    """An operator as planned: immutable, comparable, knows its output schema, makes subtasks."""
+
+    @property
+    def schema(self) -> Schema:
+        """Visible output columns."""
+
+    @property
+    def stateful(self) -> bool:
+        """Whether it needs a state backend."""
+
+    def create(self, context: OperatorContext) -> Operator:
+        """A new operator subtask."""
+
+    def describe(self) -> str:
+        """One line for `explain`, e.g. `where eur > 0`."""

@@ -1,0 +1,68 @@
+"""What keyed state looks like to an operator, whatever keeps it.
+
+Window state is kept as *blocks*: opaque byte strings appended under (slice start, key-group range)
+and read back whole. No read-modify-write: a block is written once, scanned when its window closes,
+and deleted with its slice. `state.memory` is the model, `state.rocksdb` the real thing; one contract
+suite holds them equal. All methods are synchronous and may do I/O: call them off the event loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from state.key_group import KeyGroupRange
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """One appended value: the groups its rows may belong to, and the bytes."""
+
+    groups: KeyGroupRange
+    value: bytes
+
+
+class BlockState(Protocol):
+    """Appended blocks of one operator subtask, ordered by (namespace, sequence of appending)."""
+
+    def append(self, namespace: int, groups: KeyGroupRange, value: bytes) -> None:
+        """Keep `value` under `namespace` (a signed 64-bit number: a slice's start, ms)."""
+
+    def scan(self, namespace: int, groups: KeyGroupRange) -> Iterator[Block]:
+        """Blocks of `namespace` whose range intersects `groups`, in order of appending."""
+
+    def delete(self, namespace: int) -> None:
+        """Drop every block of `namespace`; unknown ones are ignored."""
+
+    def namespaces(self) -> list[int]:
+        """Every namespace that holds a block, ascending."""
+
+
+@dataclass(frozen=True, slots=True)
+class LocalSnapshot:
+    """Files of one consistent cut of a backend: immutable until `directory` is removed."""
+
+    directory: Path
+    files: tuple[str, ...]
+
+
+class StateBackend(Protocol):
+    """Keyed state of one operator subtask on local disk (or in memory, for the model)."""
+
+    @property
+    def groups(self) -> KeyGroupRange:
+        """The key groups this subtask owns."""
+
+    def blocks(self, name: str) -> BlockState:
+        """The block state called `name` (`[a-z_]+`), created when first asked for."""
+
+    def snapshot(self, directory: Path) -> LocalSnapshot:
+        """Write one consistent cut of everything appended so far into `directory` (must not exist)."""
+
+    def size_bytes(self) -> int:
+        """Approximate bytes on disk and in memtables."""
+
+    def close(self) -> None:
+        """Release files and locks; idempotent."""

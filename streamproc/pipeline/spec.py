@@ -1,0 +1,271 @@
+"""A pipeline file as typed values: one model per thing a user writes, field names as in the file.
+
+These models check shape only (types, required fields, unknown fields). What needs the whole file,
+a schema or an expression is checked in `streamproc.pipeline.planner`, which turns a spec into a
+logical graph.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+NAME = r"^[a-z][a-z0-9_-]{0,62}$"
+PIPELINE_NAME = r"^[a-z][a-z0-9-]{0,62}$"
+
+_UNIT_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+_DURATION = re.compile(r"(-?)(\d+)(ms|s|m|h|d)")
+
+
+def parse_duration(value: object) -> int:
+    """`500ms`, `10s`, `1m`, `2h`, `1d` (or `-5m`) as milliseconds."""
+    if isinstance(value, str) and (match := _DURATION.fullmatch(value.strip())):
+        ms = int(match[2]) * _UNIT_MS[match[3]]
+        return -ms if match[1] else ms
+    raise ValueError(f"{value!r} is not a duration: write 500ms, 10s, 1m, 2h or 1d")
+
+
+def _parse_positive(value: object) -> int:
+    ms = parse_duration(value)
+    if ms <= 0:
+        raise ValueError(f"{value!r}: this duration must be more than zero")
+    return ms
+
+
+def _parse_not_negative(value: object) -> int:
+    ms = parse_duration(value)
+    if ms < 0:
+        raise ValueError(f"{value!r}: this duration cannot be negative")
+    return ms
+
+
+_DURATION_SCHEMA = {"type": "string", "pattern": r"^-?\d+(ms|s|m|h|d)$"}
+Duration = Annotated[int, BeforeValidator(parse_duration, json_schema_input_type=str)]
+PositiveDuration = Annotated[int, BeforeValidator(_parse_positive, json_schema_input_type=str)]
+NonNegativeDuration = Annotated[int, BeforeValidator(_parse_not_negative, json_schema_input_type=str)]
+
+
+class Model(BaseModel):
+    """Frozen, and refuses fields it does not know."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+ErrorPolicyName = Literal["fail", "skip", "dlq"]
+Inputs = str | list[str]
+
+
+class CheckpointSpec(Model):
+    every: PositiveDuration = 10_000
+    timeout: PositiveDuration = 600_000
+    keep: int = Field(default=3, ge=1, le=1000)
+    tolerate_failures: int = Field(default=3, ge=0, le=100)
+    storage: str = "file:.streamproc/checkpoints"
+
+
+class RestartSpec(Model):
+    strategy: Literal["backoff", "fixed", "none"] = "backoff"
+    initial: PositiveDuration = 1_000
+    max: PositiveDuration = 60_000
+    reset_after: PositiveDuration = 600_000
+    attempts: int = Field(default=3, ge=0)
+    delay: NonNegativeDuration = 5_000
+
+
+class BatchSpec(Model):
+    max_rows: int = Field(default=16_384, ge=1, le=1_000_000)
+    max_delay: NonNegativeDuration = 50
+
+
+class JobSpec(Model):
+    parallelism: int = Field(default=1, ge=1, le=1024)
+    max_parallelism: int = Field(default=128, ge=1, le=32_768)
+    checkpoint: CheckpointSpec = CheckpointSpec()
+    restart: RestartSpec = RestartSpec()
+    batch: BatchSpec = BatchSpec()
+    errors: ErrorPolicyName = "fail"
+
+
+class SaslSpec(Model):
+    mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"]
+    username: str | None = None
+    password: str | None = Field(default=None, repr=False)
+    token: str | None = Field(default=None, repr=False)
+    allow_without_tls: bool = False
+
+
+class TlsSpec(Model):
+    ca: str | None = None
+    certificate: str | None = None
+    key: str | None = None
+    key_password: str | None = Field(default=None, repr=False)
+
+
+class SecuritySpec(Model):
+    sasl: SaslSpec | None = None
+    tls: TlsSpec | bool | None = None
+
+
+class KafkaConnectionSpec(Model):
+    type: Literal["kafka"] = "kafka"
+    brokers: list[str] = Field(min_length=1)
+    security: SecuritySpec = SecuritySpec()
+
+
+class EventTimeSpec(Model):
+    column: str
+    out_of_order: NonNegativeDuration = 0
+    idle_after: PositiveDuration | None = None
+
+
+class JsonFormat(Model):
+    type: Literal["json"] = "json"
+    timestamps: Literal["iso", "epoch_ms"] = "iso"
+
+
+class CsvFormat(Model):
+    type: Literal["csv"]
+    delimiter: str = Field(default=",", min_length=1, max_length=1)
+    header: bool = True
+
+
+class ParquetFormat(Model):
+    type: Literal["parquet"]
+
+
+FormatSpec = Annotated[JsonFormat | CsvFormat | ParquetFormat, Field(discriminator="type")]
+
+
+def _format(value: object) -> object:
+    return {"type": value} if isinstance(value, str) else value
+
+
+FormatField = Annotated[FormatSpec, BeforeValidator(_format, json_schema_input_type=Any)]
+MetadataColumn = Literal["key", "partition", "offset", "timestamp", "topic", "headers"]
+SchemaSpec = dict[str, Any]  # name → a type's text, or a nested mapping; read by operators.types.parse_type
+
+
+class StartTimestamp(Model):
+    timestamp: str
+
+
+class SourceBase(Model):
+    event_time: EventTimeSpec | None = None
+    errors: ErrorPolicyName | None = None
+    parallelism: int | None = Field(default=None, ge=1, le=1024)
+
+
+class KafkaSourceSpec(SourceBase):
+    type: Literal["kafka"]
+    connection: str | None = None
+    brokers: list[str] | None = Field(default=None, min_length=1)
+    security: SecuritySpec | None = None
+    topic: str
+    start: Literal["earliest", "latest"] | StartTimestamp = "earliest"
+    stop: Literal["never", "latest"] = "never"
+    format: FormatField = JsonFormat()
+    schema_: SchemaSpec = Field(alias="schema", min_length=1)
+    metadata: dict[str, MetadataColumn] = {}
+
+
+class FileSourceSpec(SourceBase):
+    type: Literal["file"]
+    path: str
+    format: FormatField = JsonFormat()
+    schema_: SchemaSpec = Field(alias="schema", min_length=1)
+    follow: bool = False
+
+
+class DatagenSourceSpec(SourceBase):
+    type: Literal["datagen"]
+    table: Literal["bid", "auction", "person"] | None = None
+    columns: dict[str, Any] | None = None
+    rows: int | None = Field(default=None, ge=0)
+    rate: int | None = Field(default=None, ge=1)  # rows a second over all subtasks; None: as fast as it goes
+    seed: int = 1
+
+
+SourceSpec = Annotated[KafkaSourceSpec | FileSourceSpec | DatagenSourceSpec, Field(discriminator="type")]
+
+
+class HopSpec(Model):
+    size: PositiveDuration
+    every: PositiveDuration
+
+
+class WindowSpec(Model):
+    tumble: PositiveDuration | None = None
+    hop: HopSpec | None = None
+    offset: NonNegativeDuration = 0
+
+
+class EverySpec(Model):
+    every: PositiveDuration
+
+
+class LateSpec(Model):
+    accept_for: NonNegativeDuration = 0
+    then: Literal["drop", "side_output"] = "drop"
+
+
+class StepSpec(Model):
+    input: Inputs
+    was: str | None = None
+    where: str | None = None
+    key: list[str] | None = None
+    window: WindowSpec | None = None
+    aggregate: dict[str, str] | None = Field(default=None, min_length=1)
+    emit: Literal["on_close", "on_update"] | EverySpec = "on_close"
+    late: LateSpec = LateSpec()
+    having: str | None = None
+    select: dict[str, str] | list[str] | None = Field(default=None, min_length=1)
+    add: dict[str, str] | None = Field(default=None, min_length=1)
+    parallelism: int | None = Field(default=None, ge=1, le=1024)
+    errors: ErrorPolicyName | None = None
+
+
+class SinkBase(Model):
+    input: Inputs
+    parallelism: int | None = Field(default=None, ge=1, le=1024)
+
+
+class KafkaSinkSpec(SinkBase):
+    type: Literal["kafka"]
+    connection: str | None = None
+    brokers: list[str] | None = Field(default=None, min_length=1)
+    security: SecuritySpec | None = None
+    topic: str
+    key: list[str] | None = None
+    format: FormatField = JsonFormat()
+    delivery: Literal["exactly_once", "at_least_once"] = "exactly_once"
+    transaction_timeout: PositiveDuration = 900_000
+
+
+class FileSinkSpec(SinkBase):
+    type: Literal["file"]
+    path: str
+    format: FormatField = JsonFormat()
+
+
+class PrintSinkSpec(SinkBase):
+    type: Literal["print"]
+    format: FormatField = JsonFormat()
+
+
+class BlackholeSinkSpec(SinkBase):
+    type: Literal["blackhole"]
+
+
+SinkSpec = Annotated[KafkaSinkSpec | FileSinkSpec | PrintSinkSpec | BlackholeSinkSpec, Field(discriminator="type")]
+
+
+class PipelineSpec(Model):
+    version: Literal[1]
+    pipeline: str = Field(pattern=PIPELINE_NAME)
+    job: JobSpec = JobSpec()
+    connections: dict[str, KafkaConnectionSpec] = {}
+    sources: dict[str, SourceSpec] = Field(min_length=1)
+    steps: dict[str, StepSpec] = {}
+    sinks: dict[str, SinkSpec] = Field(min_length=1)
