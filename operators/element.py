@@ -1,4 +1,4 @@
-"""What flows on a channel: record batches, watermarks, barriers and the end of input, in order.
+"""What flows on a channel: record batches, watermarks and barriers, in order.
 
 A record batch is a polars DataFrame. Beside the user's columns it may carry two hidden ones:
 `__time` (Int64, event time in ms since the epoch, UTC) where the source declares an event time, and
@@ -22,7 +22,7 @@ ROW_WATERMARK: Final = "__watermark"
 HIDDEN: Final = (TIME, ROW_WATERMARK)
 
 WATERMARK_MIN: Final = EventTimeMs(-(2**62))
-WATERMARK_MAX: Final = EventTimeMs(2**62)  # end of bounded input: closes every window
+WATERMARK_MAX: Final = EventTimeMs(2**62)  # the end of input is this watermark: it closes every window
 
 Schema = dict[str, pl.DataType]  # visible columns only, in order
 
@@ -49,10 +49,5 @@ class Barrier:
     checkpoint: CheckpointId
 
 
-@dataclass(frozen=True, slots=True)
-class EndOfInput:
-    """Nothing follows on this channel."""
-
-
-Element = RecordBatch | Watermark | Barrier | EndOfInput
+Element = RecordBatch | Watermark | Barrier
 OutputTag = Literal["main", "late", "errors"]

@@ -1,0 +1,140 @@
+"""A chain of operators run as one: frames in, frames addressed to receivers (or to the sink) out.
+
+Everything here runs on a worker thread and is driven lazily, so that a closing window of any size is
+sent piece by piece.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import polars as pl
+
+from operators.element import ROW_WATERMARK, WATERMARK_MIN, EventTimeMs
+from operators.operator import Counters, Operator
+from streamproc.dataflow.partitioner import Partitioner
+from streamproc.pipeline.logical import StreamRef
+
+SINK = -1  # the route index of the chain's own sink
+
+
+class Routed(NamedTuple):
+    """Rows for one receiver of one route; the sink takes all of them."""
+
+    route: int
+    receiver: int
+    frame: pl.DataFrame
+
+
+@dataclass(slots=True)
+class ChainedOperator:
+    """An operator subtask, the step it accounts for, and its counters."""
+
+    step: str
+    operator: Operator
+    counters: Counters
+
+
+@dataclass(slots=True)
+class Route:
+    """An edge seen from the sender: rows of `stream` pass `before`, then the partitioner."""
+
+    index: int
+    stream: StreamRef
+    before: Sequence[ChainedOperator]
+    partitioner: Partitioner
+
+
+class StepFlow:
+    """Rows that went in and out of one step, in this subtask."""
+
+    __slots__ = ("rows_in", "rows_out")
+
+    def __init__(self) -> None:
+        self.rows_in = 0
+        self.rows_out = 0
+
+
+class Chain:
+    """The operators of one subtask and where their output goes."""
+
+    def __init__(
+        self,
+        operators: Sequence[ChainedOperator],
+        output: StreamRef,
+        routes: Sequence[Route],
+        *,
+        has_sink: bool,
+    ) -> None:
+        self.operators = operators
+        self._output = output
+        self._routes: dict[StreamRef, list[Route]] = {}
+        for route in routes:
+            self._routes.setdefault(route.stream, []).append(route)
+        self._has_sink = has_sink
+        self._watermark = WATERMARK_MIN
+        self.all_operators = [*operators, *(op for route in routes for op in route.before)]
+        self.flows: Mapping[str, StepFlow] = {op.step: StepFlow() for op in self.all_operators}
+        steps = [op.step for op in operators]
+        self._enters = [i == 0 or steps[i - 1] != step for i, step in enumerate(steps)]
+        self._leaves = [i + 1 == len(steps) or steps[i + 1] != step for i, step in enumerate(steps)]
+
+    def process(self, frame: pl.DataFrame, watermark: EventTimeMs, others: EventTimeMs) -> Iterator[Routed]:
+        """Run one batch through. `others` bounds row watermarks (what other channels allow)."""
+        self._watermark = max(self._watermark, watermark)
+        if ROW_WATERMARK in frame.columns:
+            frame = frame.with_columns(pl.col(ROW_WATERMARK).clip(upper_bound=others))
+        yield from self._feed(0, frame)
+
+    def on_watermark(self, watermark: EventTimeMs) -> Iterator[Routed]:
+        """Event time advances. An operator's results pass the next one before that sees the watermark."""
+        for index, chained in enumerate(self.operators):
+            for tag, out in chained.operator.on_watermark(watermark):
+                yield from self._after(index, tag, out)
+        self._watermark = max(self._watermark, watermark)
+
+    def emit(self, stream: StreamRef, frame: pl.DataFrame) -> Iterator[Routed]:
+        """Send rows of a side output that arose outside the operators (decode errors)."""
+        yield from self._send(stream, frame)
+
+    def _feed(self, index: int, frame: pl.DataFrame) -> Iterator[Routed]:
+        if index == len(self.operators):
+            yield from self._send(self._output, frame)
+            return
+        chained = self.operators[index]
+        if self._enters[index]:
+            self.flows[chained.step].rows_in += frame.height
+        for tag, out in chained.operator.process(frame, self._watermark):
+            yield from self._after(index, tag, out)
+
+    def _after(self, index: int, tag: str, frame: pl.DataFrame) -> Iterator[Routed]:
+        step = self.operators[index].step
+        if tag != "main":
+            yield from self._send(StreamRef(step, tag), frame)  # type: ignore[arg-type]
+            return
+        if self._leaves[index]:
+            self.flows[step].rows_out += frame.height
+        yield from self._feed(index + 1, frame)
+
+    def _send(self, stream: StreamRef, frame: pl.DataFrame) -> Iterator[Routed]:
+        if self._has_sink and stream == self._output:
+            yield Routed(SINK, 0, frame)
+        for route in self._routes.get(stream, ()):
+            yield from self._through(route, 0, frame)
+
+    def _through(self, route: Route, index: int, frame: pl.DataFrame) -> Iterator[Routed]:
+        """Past the sender's side of an edge: its operators, then the partitioner."""
+        if index == len(route.before):
+            for receiver, part in route.partitioner.partition(frame):
+                yield Routed(route.index, receiver, part)
+            return
+        chained = route.before[index]
+        if index == 0:
+            self.flows[chained.step].rows_in += frame.height
+        for tag, out in chained.operator.process(frame, self._watermark):
+            if tag == "main":
+                yield from self._through(route, index + 1, out)
+            else:
+                yield from self._send(StreamRef(chained.step, tag), out)

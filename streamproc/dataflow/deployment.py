@@ -1,0 +1,297 @@
+"""Turns a physical graph and a restored checkpoint into subtasks wired with channels: one job attempt.
+
+Order of recovery: local state is built, sinks finish the commits of the checkpoint and fence what an
+earlier attempt left, writers open, and only then do sources read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from operators.connector import Committable, Sink, Source, SourceReader, SplitId
+from operators.element import CheckpointId, EventTimeMs
+from operators.operator import Counters, OperatorContext
+from state.backend import LocalSnapshot, StateBackend
+from state.failure import Failure
+from state.key_group import KeyGroupRange, range_of_subtask
+from state.rocksdb import RocksBackend
+from state.snapshot import StoredFile, UploadId, download, upload
+from state.store import CheckpointStore
+from streamproc.checkpoint.manifest import Manifest, StepPart
+from streamproc.connectors import make_sink, make_source
+from streamproc.dataflow.chain import Chain, ChainedOperator, Route
+from streamproc.dataflow.channel import Channel
+from streamproc.dataflow.gate import InputGate
+from streamproc.dataflow.partitioner import Forward, HashByKey, Partitioner, Rebalance
+from streamproc.dataflow.source_subtask import RestoredSplit, SourceSubtask
+from streamproc.dataflow.subtask import (
+    CheckpointReporter,
+    GateSubtask,
+    KeyedState,
+    Subtask,
+    SubtaskParts,
+)
+from streamproc.observability.status import JobObserver
+from streamproc.pipeline.logical import LogicalSource
+from streamproc.pipeline.physical import Edge, PhysicalGraph, Stage, Vertex
+
+_CHANNEL_BATCHES = 2  # a channel holds this many full batches: one being read, one waiting
+_CHANNEL_BYTES_MAX = 16 << 20
+_MEMORY_ROWS_MAX = 4_000_000  # partial rows of one job kept in memory; beyond that they are in RocksDB only
+
+
+class IncompatibleCheckpoint(Failure):
+    """The checkpoint holds state that the pipeline, as it is now, has no place for."""
+
+    acts = "user"
+
+
+@dataclass(frozen=True, slots=True)
+class StoreUploader:
+    """Uploads local cuts to the checkpoint store."""
+
+    store: CheckpointStore
+    attempt: int
+
+    def upload(
+        self, snapshot: LocalSnapshot, known: Mapping[str, StoredFile], checkpoint: CheckpointId
+    ) -> dict[str, StoredFile]:
+        """See `state.snapshot.upload`."""
+        return upload(self.store, snapshot, known, UploadId(self.attempt, checkpoint))
+
+
+class Deployment:
+    """The subtasks of one attempt. `open` connects, `close` releases; running them is the runner's."""
+
+    def __init__(
+        self,
+        graph: PhysicalGraph,
+        store: CheckpointStore,
+        directory: Path,
+        attempt: int,
+        restored: Manifest | None,
+        observer: JobObserver,
+        *,
+        committed: bool,
+    ) -> None:
+        """`committed`: the sinks are known to have committed `restored`."""
+        self._graph = graph
+        self._store = store
+        self._committed = committed
+        self._directory = directory
+        self._uploader = StoreUploader(store, attempt)
+        self._restored = restored
+        self._observer = observer
+        self._sinks: dict[str, Sink] = {}
+        self._sources: dict[str, Source] = {}
+        self.subtasks: list[Subtask] = []
+        if restored is not None:
+            check_compatible(graph, restored, committed=committed)
+
+    @property
+    def sources(self) -> list[SourceSubtask]:
+        """Subtasks that read a source."""
+        return [subtask for subtask in self.subtasks if isinstance(subtask, SourceSubtask)]
+
+    async def build(self, reporter: CheckpointReporter) -> None:
+        """Make every subtask, its state restored; nothing is connected yet."""
+        logical = self._graph.logical
+        self._sources = {name: make_source(source) for name, source in logical.sources.items()}
+        self._sinks = {name: make_sink(logical.pipeline, sink) for name, sink in logical.sinks.items()}
+        inputs = self._wire()
+        for vertex in self._graph.vertices:
+            for index in range(vertex.parallelism):
+                self.subtasks.append(await self._subtask(vertex, index, inputs, reporter))
+
+    async def open(self) -> None:
+        """Sinks recover, then everything connects."""
+        for name, sink in self._sinks.items():
+            prepared: Sequence[Committable] = ()
+            if self._restored is not None and not self._committed:
+                prepared = self._restored.sinks.get(name, ())
+            await sink.recover(prepared, self._graph.logical.sinks[name].parallelism)
+        await asyncio.gather(*(subtask.open() for subtask in self.subtasks))
+
+    async def close(self) -> None:
+        """Release everything, in spite of failures."""
+        await asyncio.gather(*(subtask.close() for subtask in self.subtasks), return_exceptions=True)
+        await asyncio.gather(*(sink.close() for sink in self._sinks.values()), return_exceptions=True)
+
+    # -- wiring
+
+    def _wire(self) -> dict[tuple[str, int], dict[tuple[str, int, int], Channel]]:
+        """Channels into each subtask (vertex, index), by sender (vertex, route, sender's index)."""
+        rows_max = _CHANNEL_BATCHES * self._graph.logical.job.batch.max_rows
+        inputs: dict[tuple[str, int], dict[tuple[str, int, int], Channel]] = {}
+        for vertex in self._graph.vertices:
+            for route, edge in enumerate(vertex.edges):
+                receivers = self._graph.vertex(edge.downstream).parallelism
+                for sender in range(vertex.parallelism):
+                    for receiver in range(receivers):
+                        if edge.exchange == "forward" and sender != receiver:
+                            continue
+                        channel = Channel(rows_max, _CHANNEL_BYTES_MAX)
+                        inputs.setdefault((edge.downstream, receiver), {})[vertex.name, route, sender] = channel
+        return inputs
+
+    async def _subtask(
+        self,
+        vertex: Vertex,
+        index: int,
+        inputs: Mapping[tuple[str, int], Mapping[tuple[str, int, int], Channel]],
+        reporter: CheckpointReporter,
+    ) -> Subtask:
+        state = await self._state(vertex, index)
+        operators = [self._operator(stage, vertex, index, state) for stage in vertex.stages]
+        if state is not None and self._restored is not None:
+            snapshots = [part.operator for part in self._parts_for(state.step, state.groups)]
+            for stage, chained in zip(vertex.stages, operators, strict=True):
+                if stage.spec.stateful and snapshots:
+                    await asyncio.to_thread(chained.operator.restore, snapshots)
+        routes = [
+            Route(
+                number,
+                edge.stream,
+                [self._operator(stage, vertex, index, None) for stage in edge.before],
+                self._partitioner(edge, index),
+            )
+            for number, edge in enumerate(vertex.edges)
+        ]
+        parts = SubtaskParts(
+            id=(vertex.name, index),
+            nodes=vertex.nodes,
+            chain=Chain(operators, vertex.output, routes, has_sink=vertex.sink is not None),
+            outputs=[self._outputs(vertex, route, edge, index, inputs) for route, edge in enumerate(vertex.edges)],
+            state=state,
+            writer=self._sinks[vertex.sink.name].writer(index, vertex.parallelism) if vertex.sink else None,
+            sink=vertex.sink.name if vertex.sink else None,
+            reporter=reporter,
+            uploader=self._uploader,
+            observer=self._observer,
+        )
+        if vertex.source is not None:
+            reader = self._sources[vertex.source.name].reader(index, vertex.parallelism)
+            return self._source_subtask(parts, vertex.source, reader)
+        return GateSubtask(parts, InputGate(list(inputs[vertex.name, index].values())))
+
+    def _source_subtask(self, parts: SubtaskParts, source: LogicalSource, reader: SourceReader) -> SourceSubtask:
+        restored: dict[SplitId, RestoredSplit] | None = None
+        if self._restored is not None and source.name in self._restored.sources:
+            restored = {
+                SplitId(split): RestoredSplit(
+                    known["position"],
+                    None if known["max_time"] is None else EventTimeMs(known["max_time"]),
+                    known["finished"],
+                )
+                for split, known in self._restored.sources[source.name].items()
+            }
+        return SourceSubtask(parts, source, reader, self._graph.logical.job.batch, restored)
+
+    def _operator(self, stage: Stage, vertex: Vertex, index: int, state: KeyedState | None) -> ChainedOperator:
+        max_parallelism = self._graph.logical.job.max_parallelism
+        counters = Counters()
+        context = OperatorContext(
+            step=stage.step,
+            subtask=index,
+            max_parallelism=max_parallelism,
+            groups=range_of_subtask(index, vertex.parallelism, max_parallelism),
+            state=state.backend if state is not None and stage.spec.stateful else None,
+            memory_rows_max=max(65_536, _MEMORY_ROWS_MAX // self._stateful_subtasks()),
+            counters=counters,
+        )
+        return ChainedOperator(stage.step, stage.spec.create(context), counters)
+
+    def _stateful_subtasks(self) -> int:
+        return max(1, sum(v.parallelism for v in self._graph.vertices if any(s.spec.stateful for s in v.stages)))
+
+    def _partitioner(self, edge: Edge, index: int) -> Partitioner:
+        receivers = self._graph.vertex(edge.downstream).parallelism
+        if edge.exchange == "forward":
+            return Forward()
+        if edge.exchange == "rebalance":
+            return Rebalance(index, receivers)
+        return HashByKey(edge.key, receivers, self._graph.logical.job.max_parallelism)
+
+    def _outputs(
+        self,
+        vertex: Vertex,
+        route: int,
+        edge: Edge,
+        index: int,
+        inputs: Mapping[tuple[str, int], Mapping[tuple[str, int, int], Channel]],
+    ) -> list[Channel]:
+        receivers = range(self._graph.vertex(edge.downstream).parallelism)
+        if edge.exchange == "forward":
+            receivers = range(index, index + 1)
+        return [inputs[edge.downstream, receiver][vertex.name, route, index] for receiver in receivers]
+
+    # -- state
+
+    async def _state(self, vertex: Vertex, index: int) -> KeyedState | None:
+        stateful = [stage for stage in vertex.stages if stage.spec.stateful]
+        if not stateful:
+            return None
+        assert len(stateful) == 1, "a keyed step begins a vertex of its own"
+        stage = stateful[0]
+        groups = range_of_subtask(index, vertex.parallelism, self._graph.logical.job.max_parallelism)
+        directory = self._directory / f"{stage.step}-{index}"
+        directory.mkdir(parents=True)
+        parts = self._parts_for(stage.step, groups)
+        backend = await asyncio.to_thread(self._backend, directory, groups, parts)
+        state = KeyedState(stage.step, stage.spec.describe(), backend, directory, groups)
+        if len(parts) == 1 and parts[0].groups == groups:
+            state.stored = dict(parts[0].files)
+        return state
+
+    def _backend(self, directory: Path, groups: KeyGroupRange, parts: Sequence[StepPart]) -> StateBackend:
+        database = directory / "db"
+        if not parts:
+            return RocksBackend.create(database, groups)
+        if len(parts) == 1 and parts[0].groups == groups:
+            download(self._store, parts[0].files, database)
+            return RocksBackend.open_restored(database, groups)
+        old = []
+        for number, part in enumerate(parts):
+            old.append(directory / f"old-{number}")
+            download(self._store, part.files, old[-1])
+        return RocksBackend.restore_clipped(database, groups, old)
+
+    def _parts_for(self, step: str, groups: KeyGroupRange) -> list[StepPart]:
+        if self._restored is None:
+            return []
+        return [part for part in self._restored.steps.get(step, ()) if part.groups.intersects(groups)]
+
+
+def check_compatible(graph: PhysicalGraph, manifest: Manifest, *, committed: bool) -> None:
+    """Raises IncompatibleCheckpoint when going on from `manifest` would drop or misread state, or leave
+    transactions of a removed sink uncommitted."""
+    logical = graph.logical
+    start_anew = "start anew with another --checkpoints location, or undo the change"
+    if manifest.max_parallelism != logical.job.max_parallelism:
+        raise IncompatibleCheckpoint(
+            f"job.max_parallelism is {logical.job.max_parallelism}, but checkpoint {manifest.checkpoint} was taken "
+            f"with {manifest.max_parallelism}: it is fixed for the life of the state; {start_anew}"
+        )
+    describes = {s.step: s.spec.describe() for v in graph.vertices for s in v.stages if s.spec.stateful}
+    for step, parts in manifest.steps.items():
+        if step not in describes:
+            raise IncompatibleCheckpoint(
+                f"checkpoint {manifest.checkpoint} holds state of step {step}, "
+                f"which the pipeline has no more; {start_anew}"
+            )
+        if parts and parts[0].describe != describes[step]:
+            raise IncompatibleCheckpoint(
+                f"step {step} has changed since checkpoint {manifest.checkpoint} (then: {parts[0].describe}; "
+                f"now: {describes[step]}), its state cannot be read that way; {start_anew}"
+            )
+    sinks = {} if committed else manifest.sinks
+    for kind, then, now in (("source", manifest.sources, logical.sources), ("sink", sinks, logical.sinks)):
+        for name, known in then.items():
+            if name not in now and known:
+                raise IncompatibleCheckpoint(
+                    f"checkpoint {manifest.checkpoint} holds the progress of {kind} {name}, "
+                    f"which the pipeline has no more; {start_anew}"
+                )

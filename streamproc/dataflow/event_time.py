@@ -1,0 +1,100 @@
+"""Event time at a source: each split keeps its own clock, the subtask's watermark is the slowest live one.
+
+A split's watermark is max(event time) − out_of_order. Where a row comes at or behind the watermark of
+its own split, its batch carries, per row, the watermark just before it (`__watermark`): so lateness
+depends on the order of rows alone, not on where batches were cut.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import polars as pl
+
+from operators.connector import SplitId
+from operators.element import ROW_WATERMARK, TIME, WATERMARK_MAX, WATERMARK_MIN, EventTimeMs, Watermark
+from streamproc.pipeline.logical import EventTime
+
+
+@dataclass(slots=True)
+class SplitClock:
+    """What is known of one split's event time."""
+
+    max_time: EventTimeMs | None = None  # highest event time seen
+    last_active_s: float = 0.0  # monotonic time of the last row
+    finished: bool = False
+
+
+class SourceClock:
+    """The clocks of one source subtask's splits. Times passed in are monotonic seconds."""
+
+    def __init__(self, event_time: EventTime | None) -> None:
+        self._event_time = event_time
+        self._splits: dict[SplitId, SplitClock] = {}
+        self._reached = WATERMARK_MIN
+
+    def add(self, split: SplitId, max_time: EventTimeMs | None, now_s: float, *, finished: bool = False) -> None:
+        """A split is ours from now on; `max_time` comes from a checkpoint."""
+        self._splits[split] = SplitClock(max_time, now_s, finished)
+
+    def finish(self, split: SplitId) -> None:
+        """Nothing follows on `split`: it holds nobody back."""
+        self._splits[split].finished = True
+
+    def max_time(self, split: SplitId) -> EventTimeMs | None:
+        """For the checkpoint."""
+        return self._splits[split].max_time
+
+    def stamp(self, split: SplitId, frame: pl.DataFrame, now_s: float) -> pl.DataFrame:
+        """Add the hidden columns to a batch of `split` and move its clock. No event time may be null."""
+        if self._event_time is None:
+            return frame
+        clock = self._splits[split]
+        clock.last_active_s = now_s
+        times = frame.get_column(self._event_time.column).dt.epoch("ms").alias(TIME)
+        before = pl.select(
+            pl.max_horizontal(
+                pl.lit(times).cum_max().shift(1, fill_value=WATERMARK_MIN),
+                pl.lit(WATERMARK_MIN if clock.max_time is None else clock.max_time),
+            )
+        ).to_series()
+        out_of_order = self._event_time.out_of_order_ms
+        behind = times + out_of_order <= before
+        frame = frame.with_columns(times)
+        if behind.any():
+            others = self._slowest(now_s, leaving_out=split)
+            frame = frame.with_columns((before - out_of_order).clip(upper_bound=others).alias(ROW_WATERMARK))
+        latest = times.max()
+        assert isinstance(latest, int)
+        clock.max_time = EventTimeMs(latest if clock.max_time is None else max(latest, clock.max_time))
+        return frame
+
+    def watermark(self, now_s: float) -> Watermark:
+        """The subtask's watermark now; idle when no split is live."""
+        if self._event_time is None:
+            return Watermark(WATERMARK_MIN, idle=not self._splits)
+        live = list(self._live(now_s))
+        if not live:
+            finished = bool(self._splits) and all(clock.finished for clock in self._splits.values())
+            return Watermark(self._reached, idle=not finished or self._reached == WATERMARK_MIN)
+        self._reached = EventTimeMs(max(self._reached, min(self._time(clock) for clock in live)))
+        return Watermark(self._reached)
+
+    def _live(self, now_s: float, leaving_out: SplitId | None = None) -> Iterable[SplitClock]:
+        idle_after_ms = self._event_time.idle_after_ms if self._event_time else None
+        for split, clock in self._splits.items():
+            if clock.finished or split == leaving_out:
+                continue
+            if idle_after_ms is not None and (now_s - clock.last_active_s) * 1000 >= idle_after_ms:
+                continue
+            yield clock
+
+    def _slowest(self, now_s: float, leaving_out: SplitId) -> EventTimeMs:
+        return min((self._time(clock) for clock in self._live(now_s, leaving_out)), default=WATERMARK_MAX)
+
+    def _time(self, clock: SplitClock) -> EventTimeMs:
+        assert self._event_time is not None
+        if clock.max_time is None:
+            return WATERMARK_MIN
+        return EventTimeMs(clock.max_time - self._event_time.out_of_order_ms)

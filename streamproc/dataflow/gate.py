@@ -1,0 +1,98 @@
+"""A subtask's inputs as one ordered stream of events: batches, the agreed watermark, aligned barriers.
+
+Channels take turns. One that has delivered a barrier is not read until all have (aligned
+checkpoints): no row behind the barrier can get into the snapshot.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import polars as pl
+
+from operators.element import Barrier, CheckpointId, EventTimeMs, RecordBatch, Watermark
+from streamproc.dataflow.alignment import BarrierAligner, WatermarkValve
+from streamproc.dataflow.channel import Channel
+
+
+@dataclass(frozen=True, slots=True)
+class BatchEvent:
+    """Rows, the watermark at their arrival, and the bound the other channels set to row watermarks."""
+
+    frame: pl.DataFrame
+    watermark: EventTimeMs
+    others: EventTimeMs
+
+
+@dataclass(frozen=True, slots=True)
+class BarrierEvent:
+    """All channels have reached the barrier; `alignment_s` is the time since the first one had."""
+
+    checkpoint: CheckpointId
+    alignment_s: float
+
+
+GateEvent = BatchEvent | Watermark | BarrierEvent
+
+
+class InputGate:
+    """Reads channels round-robin; one reader."""
+
+    def __init__(self, channels: Sequence[Channel]) -> None:
+        self._channels = channels
+        self._arrival = asyncio.Event()
+        self._valve = WatermarkValve(len(channels))
+        self._aligner = BarrierAligner(len(channels))
+        self._next = 0
+        self._alignment_began = 0.0
+        for channel in channels:
+            channel.notify(self._arrival.set)
+
+    @property
+    def watermark(self) -> Watermark:
+        """The agreed watermark."""
+        return self._valve.current
+
+    def rows_waiting(self) -> int:
+        """Rows in all channels."""
+        return sum(channel.rows for channel in self._channels)
+
+    async def next_event(self) -> GateEvent:
+        """The next event; waits for as long as nothing comes."""
+        while True:
+            self._arrival.clear()
+            event = self._poll()
+            if event is not None:
+                return event
+            await self._arrival.wait()
+
+    def _poll(self) -> GateEvent | None:
+        count = len(self._channels)
+        empty = 0
+        while empty < count:
+            index = self._next
+            self._next = (index + 1) % count
+            element = None if index in self._aligner.held_back else self._channels[index].get_nowait()
+            if element is None:
+                empty += 1
+                continue
+            empty = 0
+            event = self._on_element(index, element)
+            if event is not None:
+                return event
+        return None
+
+    def _on_element(self, index: int, element: RecordBatch | Watermark | Barrier) -> GateEvent | None:
+        if isinstance(element, RecordBatch):
+            return BatchEvent(element.frame, self._valve.current.time, self._valve.others(index))
+        if isinstance(element, Watermark):
+            return self._valve.advance(index, element)
+        if not self._aligner.held_back:
+            self._alignment_began = time.monotonic()
+        aligned = self._aligner.on_barrier(index, element.checkpoint)
+        if aligned is None:
+            return None
+        return BarrierEvent(aligned.checkpoint, time.monotonic() - self._alignment_began)

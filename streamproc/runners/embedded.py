@@ -1,0 +1,244 @@
+"""Runs one pipeline in this process: attempts, each from the newest checkpoint, until it ends or gives up."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import structlog
+
+from operators.element import CheckpointId
+from state.failure import Failure
+from state.store import CheckpointStore
+from streamproc.checkpoint.coordinator import SubtaskId
+from streamproc.checkpoint.driver import CheckpointDriver, Ending
+from streamproc.checkpoint.manifest import committed_name
+from streamproc.checkpoint.recovery import Claim, claim
+from streamproc.dataflow.deployment import Deployment
+from streamproc.dataflow.subtask import Subtask
+from streamproc.observability.status import JobObserver
+from streamproc.pipeline.logical import LogicalGraph
+from streamproc.pipeline.physical import PhysicalGraph, plan_physical
+from streamproc.runners.local_directory import local_directory
+from streamproc.runners.restart import GiveUp, RestartPolicy
+
+log = structlog.get_logger("streamproc.job")
+
+_STOP_DEADLINE_S = 30.0  # after a stop was asked for, how long its last checkpoint may take
+_IDLE_S = 2.0  # `until_idle`: no rows for this long, and nothing left to read
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """How to run, beside what the pipeline file says."""
+
+    checkpoints: str | None = None  # URL; overrides job.checkpoint.storage
+    restore_from: CheckpointId | None = None  # None: the newest
+    until_idle: bool = False
+    work_directory: Path = Path(".streamproc/state")
+    stop: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+@dataclass(frozen=True, slots=True)
+class JobResult:
+    """How a run ended. `finished`: bounded input is through; `stopped`: asked to, or idle."""
+
+    status: Literal["finished", "stopped", "failed"]
+    checkpoint: CheckpointId | None
+    failure: Failure | None = None
+    already_finished: bool = False  # an earlier run had finished; nothing was done now
+
+
+class UnexpectedFailure(Failure):
+    """An exception nobody foresaw: ours, until shown otherwise."""
+
+    retry_helps = True
+
+
+class _Reporter:
+    """Hands acknowledgements to a driver that is made after the subtasks."""
+
+    driver: CheckpointDriver
+
+    def acknowledge(self, subtask: SubtaskId, checkpoint: CheckpointId, part: Mapping[str, Any]) -> None:
+        self.driver.acknowledge(subtask, checkpoint, part)
+
+    def decline(self, checkpoint: CheckpointId, reason: str) -> None:
+        self.driver.decline(checkpoint, reason)
+
+
+async def run_pipeline(graph: LogicalGraph, options: RunOptions, observer: JobObserver) -> JobResult:
+    """Run until the end of bounded input, `options.stop`, or a failure that starting again cannot mend."""
+    physical = plan_physical(graph)
+    policy = RestartPolicy(graph.job.restart)
+    status, metrics = observer.status, observer.metrics
+    restore_from = options.restore_from
+    while True:
+        began = time.monotonic()
+        try:
+            store = await asyncio.to_thread(_open_store, graph, options)
+            with local_directory(options.work_directory, graph.pipeline) as directory:
+                result = await _attempt(physical, options, observer, store, directory, restore_from)
+            status.state = result.status
+            return result
+        except Exception as error:
+            failure = _as_failure(error)
+        finally:
+            metrics.up.set(0)
+        restore_from = None  # the failed attempt may have completed newer checkpoints of its own
+        decision = policy.on_failure(failure, time.monotonic() - began)
+        if isinstance(decision, GiveUp):
+            status.state, status.message = "failed", str(failure)
+            return JobResult("failed", None if status.checkpoint is None else CheckpointId(status.checkpoint), failure)
+        log.warning(
+            "job failed, starting again", reason=str(failure), delay_s=decision.delay_s, restart=decision.restart
+        )
+        metrics.restarts_total.inc()
+        status.state, status.message = "restarting", str(failure)
+        status.restarts += 1
+        if await _stopped_within(options.stop, decision.delay_s):
+            status.state = "stopped"
+            return JobResult("stopped", None if status.checkpoint is None else CheckpointId(status.checkpoint), failure)
+
+
+async def _attempt(
+    graph: PhysicalGraph,
+    options: RunOptions,
+    observer: JobObserver,
+    store: CheckpointStore,
+    directory: Path,
+    restore_from: CheckpointId | None,
+) -> JobResult:
+    """One attempt, from claim to end. Raises whatever makes it fail."""
+    job = graph.logical.job
+    claimed = await asyncio.to_thread(claim, store, restore_from)
+    restored = claimed.restored
+    for skipped in claimed.skipped:
+        log.error(
+            "checkpoint unreadable, going on from an older one; results since it may appear twice", reason=skipped
+        )
+    if restored is not None:
+        log.info("going on from a checkpoint", checkpoint=restored.checkpoint, attempt=claimed.attempt)
+        observer.status.checkpoint = restored.checkpoint
+        observer.metrics.last_completed_checkpoint_id.set(restored.checkpoint)
+    committed = restored is not None and await asyncio.to_thread(store.exists, committed_name(restored.checkpoint))
+    if restored is not None and restored.kind == "finished" and committed:
+        return JobResult("finished", restored.checkpoint, already_finished=True)
+
+    reporter = _Reporter()
+    deployment = Deployment(graph, store, directory, claimed.attempt, restored, observer, committed=committed)
+    try:
+        await deployment.build(reporter)
+        reporter.driver = driver = CheckpointDriver(
+            graph.logical.pipeline,
+            claimed.attempt,
+            job.max_parallelism,
+            job.checkpoint,
+            store,
+            deployment.subtasks,
+            claimed.next_checkpoint,
+            observer,
+        )
+        if not await _open(deployment, options.stop):
+            return JobResult("stopped", restored.checkpoint if restored else None)
+        if restored is not None and restored.kind == "finished":
+            await asyncio.to_thread(store.create, committed_name(restored.checkpoint), b"")
+            return JobResult("finished", restored.checkpoint)
+        observer.metrics.up.set(1)
+        observer.status.state, observer.status.message = "running", ""
+        caught_up = _caught_up(deployment) if options.until_idle else None
+        return await _drive(deployment, driver, options.stop, caught_up, claimed)
+    finally:
+        await deployment.close()
+
+
+async def _open(deployment: Deployment, stop: asyncio.Event) -> bool:
+    """Connect everything; False when asked to stop before that is done (a broker may be down for long)."""
+    opening = asyncio.create_task(deployment.open())
+    stopped = asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait([opening, stopped], return_when=asyncio.FIRST_COMPLETED)
+        if not opening.done():
+            return False
+        opening.result()
+        return True
+    finally:
+        for task in (opening, stopped):
+            task.cancel()
+        await asyncio.gather(opening, stopped, return_exceptions=True)
+
+
+async def _drive(
+    deployment: Deployment,
+    driver: CheckpointDriver,
+    stop: asyncio.Event,
+    caught_up: Callable[[], bool] | None,
+    claimed: Claim,
+) -> JobResult:
+    """Run subtasks and the checkpoint cycle until the cycle ends; the first failure of any ends all."""
+    driving = asyncio.create_task(driver.run(stop, caught_up), name="checkpoints")
+    running = [asyncio.create_task(subtask.run(), name=_name(subtask)) for subtask in deployment.subtasks]
+    overdue = asyncio.create_task(_overdue(stop))
+    everything: list[asyncio.Task[Any]] = [driving, overdue, *running]
+    try:
+        done, _ = await asyncio.wait(everything, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            if task.exception() is not None:
+                task.result()
+        if driving in done:
+            ending: Ending = driving.result()
+            return JobResult(ending.status, ending.checkpoint)
+        log.warning("stopped without a last checkpoint: it did not complete in time", seconds=_STOP_DEADLINE_S)
+        return JobResult("stopped", claimed.restored.checkpoint if claimed.restored else None)
+    finally:
+        for task in everything:
+            task.cancel()
+        await asyncio.gather(*everything, return_exceptions=True)
+
+
+def _name(subtask: Subtask) -> str:
+    return f"{subtask.id[0]}[{subtask.id[1]}]"
+
+
+async def _overdue(stop: asyncio.Event) -> None:
+    await stop.wait()
+    await asyncio.sleep(_STOP_DEADLINE_S)
+
+
+async def _stopped_within(stop: asyncio.Event, delay_s: float) -> bool:
+    try:
+        await asyncio.wait_for(stop.wait(), delay_s)
+    except TimeoutError:
+        return False
+    return True
+
+
+def _caught_up(deployment: Deployment) -> Callable[[], bool]:
+    def check() -> bool:
+        now_s = time.monotonic()
+        return all(
+            source.exhausted.is_set() or (now_s - source.last_rows_s >= _IDLE_S and not source.lag_records())
+            for source in deployment.sources
+        )
+
+    return check
+
+
+def _open_store(graph: LogicalGraph, options: RunOptions) -> CheckpointStore:
+    url = options.checkpoints or graph.job.checkpoint.storage
+    store = CheckpointStore.open(url, graph.pipeline)
+    store.sweep()
+    return store
+
+
+def _as_failure(error: Exception) -> Failure:
+    if isinstance(error, Failure):
+        return error
+    failure = UnexpectedFailure(f"{type(error).__name__}: {error}")
+    failure.__cause__ = error
+    log.error("unexpected failure", exc_info=error)
+    return failure

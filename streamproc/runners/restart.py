@@ -1,0 +1,49 @@
+"""Whether and when a failed job starts again: a pure decision over the failures so far."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from state.failure import Failure
+from streamproc.pipeline.spec import RestartSpec
+
+
+@dataclass(frozen=True, slots=True)
+class RestartAfter:
+    """Start again from the last checkpoint after `delay_s`."""
+
+    delay_s: float
+    restart: int  # 1 for the first since things last went well
+
+
+@dataclass(frozen=True, slots=True)
+class GiveUp:
+    """Starting again would not help, or has been tried often enough."""
+
+    reason: str
+
+
+class RestartPolicy:
+    """`backoff`: delays double from `initial` to `max`; `fixed`: `attempts` times after `delay`; `none`."""
+
+    def __init__(self, spec: RestartSpec) -> None:
+        self._spec = spec
+        self._restarts = 0
+
+    def on_failure(self, failure: Failure, ran_s: float) -> RestartAfter | GiveUp:
+        """A job that had run for `ran_s` seconds has failed."""
+        if not failure.retry_helps:
+            return GiveUp("starting again would meet the same failure")
+        if ran_s * 1000 >= self._spec.reset_after:
+            self._restarts = 0
+        self._restarts += 1
+        match self._spec.strategy:
+            case "none":
+                return GiveUp("job.restart.strategy is none")
+            case "fixed":
+                if self._restarts > self._spec.attempts:
+                    return GiveUp(f"{self._spec.attempts} restarts have not helped")
+                return RestartAfter(self._spec.delay / 1000, self._restarts)
+            case "backoff":
+                delay_ms = min(self._spec.max, self._spec.initial * 2 ** min(self._restarts - 1, 30))
+                return RestartAfter(delay_ms / 1000, self._restarts)
