@@ -18,20 +18,39 @@ from state.key_group import KeyGroupRange
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """One appended value: the groups its rows may belong to, and the bytes."""
+    """One appended value: the groups whose rows count, and the bytes.
+
+    A restore at another parallelism clips `groups` to the restoring subtask's range but cannot cut the
+    opaque bytes: a `clipped` block also holds rows of groups that now belong to others. Without the clip
+    the next rescale would count such rows once per subtask that kept them.
+    """
 
     groups: KeyGroupRange
     value: bytes
+    clipped: bool = False
+
+    def filter_for(self, wanted: KeyGroupRange) -> KeyGroupRange | None:
+        """The groups to keep rows of when only `wanted` is being read; None: every row counts."""
+        if not self.clipped and wanted.contains_range(self.groups):
+            return None
+        return self.groups.intersection(wanted)
 
 
 class BlockState(Protocol):
     """Appended blocks of one operator subtask, ordered by (namespace, sequence of appending)."""
 
     def append(self, namespace: int, groups: KeyGroupRange, value: bytes) -> None:
-        """Keep `value` under `namespace` (a signed 64-bit number: a slice's start, ms)."""
+        """Keep `value` under `namespace` (a signed 64-bit number: a slice's start, ms).
+
+        Raises ValueError unless `groups` is a non-empty part of the backend's range.
+        """
 
     def scan(self, namespace: int, groups: KeyGroupRange) -> Iterator[Block]:
-        """Blocks of `namespace` whose range intersects `groups`, in order of appending."""
+        """Blocks of `namespace` whose range intersects `groups`, in order of appending.
+
+        The blocks there at the call, read one by one as the iterator advances: do not delete the
+        namespace meanwhile. Of each block only the rows in `block.filter_for(groups)` may be used.
+        """
 
     def delete(self, namespace: int) -> None:
         """Drop every block of `namespace`; unknown ones are ignored."""

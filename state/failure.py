@@ -43,6 +43,12 @@ class StoreRefused(Failure):
     acts = "user"
 
 
+class NotInStore(Failure):
+    """The checkpoint store holds no file of that name."""
+
+    acts = "world"
+
+
 class AlreadyExists(Failure):
     """Create-if-absent found the name taken."""
 

@@ -38,6 +38,10 @@ class KeyGroupRange:
         """Whether the two ranges share a group."""
         return self.first <= other.last and other.first <= self.last
 
+    def intersection(self, other: KeyGroupRange) -> KeyGroupRange:
+        """The groups in both ranges; empty when they do not intersect."""
+        return KeyGroupRange(max(self.first, other.first), min(self.last, other.last))
+
 
 def range_of_subtask(index: int, parallelism: int, max_parallelism: int) -> KeyGroupRange:
     """The range subtask `index` of `parallelism` owns; the ranges partition all groups exactly."""
