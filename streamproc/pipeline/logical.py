@@ -15,14 +15,14 @@ from operators.element import OutputTag, Schema
 from operators.operator import OperatorSpec
 from operators.types import FieldType
 from streamproc.pipeline.spec import (
+    BlackholeSinkSpec,
     DatagenSourceSpec,
+    FileSinkSpec,
     FileSourceSpec,
     JobSpec,
     KafkaConnectionSpec,
-    KafkaSourceSpec,
-    BlackholeSinkSpec,
-    FileSinkSpec,
     KafkaSinkSpec,
+    KafkaSourceSpec,
     PrintSinkSpec,
 )
 

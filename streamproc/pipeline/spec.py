@@ -10,19 +10,22 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 NAME = r"^[a-z][a-z0-9_-]{0,62}$"
 PIPELINE_NAME = r"^[a-z][a-z0-9-]{0,62}$"
 
 _UNIT_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
-_DURATION = re.compile(r"(-?)(\d+)(ms|s|m|h|d)")
+_DURATION = re.compile(r"(-?)([0-9]{1,15})(ms|s|m|h|d)")
+_DURATION_DAYS_MAX = 36_500
 
 
 def parse_duration(value: object) -> int:
     """`500ms`, `10s`, `1m`, `2h`, `1d` (or `-5m`) as milliseconds."""
     if isinstance(value, str) and (match := _DURATION.fullmatch(value.strip())):
         ms = int(match[2]) * _UNIT_MS[match[3]]
+        if ms > _DURATION_DAYS_MAX * _UNIT_MS["d"]:
+            raise ValueError(f"{value!r} is longer than {_DURATION_DAYS_MAX}d")
         return -ms if match[1] else ms
     raise ValueError(f"{value!r} is not a duration: write 500ms, 10s, 1m, 2h or 1d")
 
@@ -41,10 +44,30 @@ def _parse_not_negative(value: object) -> int:
     return ms
 
 
-_DURATION_SCHEMA = {"type": "string", "pattern": r"^-?\d+(ms|s|m|h|d)$"}
-Duration = Annotated[int, BeforeValidator(parse_duration, json_schema_input_type=str)]
-PositiveDuration = Annotated[int, BeforeValidator(_parse_positive, json_schema_input_type=str)]
-NonNegativeDuration = Annotated[int, BeforeValidator(_parse_not_negative, json_schema_input_type=str)]
+def duration_text(ms: int) -> str:
+    """Milliseconds as a file would say it, in the largest unit that is exact."""
+    for unit, unit_ms in reversed(_UNIT_MS.items()):
+        if ms % unit_ms == 0 and (ms or unit == "s"):
+            return f"{ms // unit_ms}{unit}"
+    return f"{ms}ms"
+
+
+def _duration_schema(pattern: str) -> WithJsonSchema:
+    return WithJsonSchema({"type": "string", "pattern": pattern, "examples": ["500ms", "10s", "1m", "2h", "1d"]})
+
+
+PositiveDuration = Annotated[int, BeforeValidator(_parse_positive), _duration_schema(r"^0*[1-9][0-9]*(ms|s|m|h|d)$")]
+NonNegativeDuration = Annotated[int, BeforeValidator(_parse_not_negative), _duration_schema(r"^[0-9]+(ms|s|m|h|d)$")]
+
+
+def _expression_text(value: object) -> object:
+    """`1` and `true` are expressions, too."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(value) if isinstance(value, int | float) else value
+
+
+Expression = Annotated[str, BeforeValidator(_expression_text, json_schema_input_type=str | int | float | bool)]
 
 
 class Model(BaseModel):
@@ -142,7 +165,9 @@ def _format(value: object) -> object:
     return {"type": value} if isinstance(value, str) else value
 
 
-FormatField = Annotated[FormatSpec, BeforeValidator(_format, json_schema_input_type=Any)]
+FormatField = Annotated[
+    FormatSpec, BeforeValidator(_format, json_schema_input_type=Literal["json", "csv", "parquet"] | FormatSpec)
+]
 MetadataColumn = Literal["key", "partition", "offset", "timestamp", "topic", "headers"]
 SchemaSpec = dict[str, Any]  # name → a type's text, or a nested mapping; read by operators.types.parse_type
 
@@ -201,10 +226,6 @@ class WindowSpec(Model):
     offset: NonNegativeDuration = 0
 
 
-class EverySpec(Model):
-    every: PositiveDuration
-
-
 class LateSpec(Model):
     accept_for: NonNegativeDuration = 0
     then: Literal["drop", "side_output"] = "drop"
@@ -213,15 +234,15 @@ class LateSpec(Model):
 class StepSpec(Model):
     input: Inputs
     was: str | None = None
-    where: str | None = None
+    where: Expression | None = None
     key: list[str] | None = None
     window: WindowSpec | None = None
-    aggregate: dict[str, str] | None = Field(default=None, min_length=1)
-    emit: Literal["on_close", "on_update"] | EverySpec = "on_close"
+    aggregate: dict[str, Expression] | None = Field(default=None, min_length=1)
+    emit: Literal["on_close"] = "on_close"
     late: LateSpec = LateSpec()
-    having: str | None = None
-    select: dict[str, str] | list[str] | None = Field(default=None, min_length=1)
-    add: dict[str, str] | None = Field(default=None, min_length=1)
+    having: Expression | None = None
+    select: dict[str, Expression] | list[str] | None = Field(default=None, min_length=1)
+    add: dict[str, Expression] | None = Field(default=None, min_length=1)
     parallelism: int | None = Field(default=None, ge=1, le=1024)
     errors: ErrorPolicyName | None = None
 
@@ -261,9 +282,14 @@ class BlackholeSinkSpec(SinkBase):
 SinkSpec = Annotated[KafkaSinkSpec | FileSinkSpec | PrintSinkSpec | BlackholeSinkSpec, Field(discriminator="type")]
 
 
-class PipelineSpec(Model):
+class PipelineHead(Model):
     version: Literal[1]
     pipeline: str = Field(pattern=PIPELINE_NAME)
+
+
+class PipelineSpec(PipelineHead):
+    """A pipeline: where rows come from, what happens to them, where results go."""
+
     job: JobSpec = JobSpec()
     connections: dict[str, KafkaConnectionSpec] = {}
     sources: dict[str, SourceSpec] = Field(min_length=1)

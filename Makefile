@@ -1,0 +1,61 @@
+# The project's commands. Each sets up what it needs; the first takes a minute, later ones start at once.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+MAKEFLAGS += --no-print-directory
+.DEFAULT_GOAL := help
+
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+TESTS ?= tests
+
+.PHONY: help setup demo test check format bench lock clean
+
+help: ## List the commands
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+setup: $(INSTALLED) ## Make .venv with the locked dependencies
+
+$(INSTALLED): requirements.lock pyproject.toml
+	@python=""; \
+	for candidate in $${PYTHON:-} python3.13 python3.12 python3.11 python3 python; do \
+	  if "$$candidate" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then python="$$candidate"; break; fi; \
+	done; \
+	if [ -z "$$python" ]; then \
+	  echo "streamproc needs Python 3.11 or newer with its venv module, and none was found; PYTHON=/path/to/python make $(MAKECMDGOALS) names one" >&2; exit 1; \
+	fi; \
+	if ! $(BIN)/python -c 'import pip' 2>/dev/null; then \
+	  echo "Setting up $(VENV) with $$("$$python" --version)"; \
+	  "$$python" -m venv --clear $(VENV); \
+	fi
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+demo: setup ## Run the bundled pipeline on a year of real flights; results go to demo-output/
+	@$(BIN)/streamproc demo
+
+test: setup ## Run the tests (TESTS=tests/unit for some of them)
+	@$(BIN)/python -m pytest -rs $(TESTS)
+
+check: setup ## Lint, check the format, types and the direction of imports
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+format: setup ## Format and mend what the linter can mend
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+bench: setup ## Measure; see tests/benchmarks
+	@$(BIN)/python -m tests.benchmarks
+
+lock: setup ## Renew requirements.lock after a change of dependencies
+	@printf 'hatchling>=1.27,<2\neditables>=0.5,<1\n' | $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	  --extra dev --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' \
+	  --output-file requirements.lock pyproject.toml -
+
+clean: ## Remove everything that was made
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build demo-output .streamproc

@@ -1,0 +1,83 @@
+"""Windows as arithmetic: every event time is in exactly one slice, and a window is a whole number of slices.
+
+A slice is gcd(size, slide) long and aligned to the epoch plus the offset, so a row is aggregated once
+however many hopping windows overlap it. Windows and slices are named by their start (ms since the
+epoch, inclusive); ends are exclusive. Nothing here knows about rows, keys or state.
+
+    size 10, slide 4, slice 2        0   2   4   6   8  10  12  14
+    window 0                         |-------------------|
+    window 4                                 |-------------------|
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+Times = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Tumbling (`slide_ms == size_ms`) or hopping windows; a slide beyond the size leaves gaps between windows."""
+
+    size_ms: int
+    slide_ms: int
+    offset_ms: int = 0
+
+    def __post_init__(self) -> None:
+        if self.size_ms <= 0 or self.slide_ms <= 0:
+            raise ValueError(f"window of {self.size_ms} ms every {self.slide_ms} ms: both must be more than zero")
+
+    @property
+    def slice_ms(self) -> int:
+        """Length of a slice."""
+        return math.gcd(self.size_ms, self.slide_ms)
+
+    @property
+    def tumbles(self) -> bool:
+        """Whether every event time is in exactly one window, which is one slice."""
+        return self.size_ms == self.slide_ms
+
+    @property
+    def has_gaps(self) -> bool:
+        """Whether some event times are in no window."""
+        return self.slide_ms > self.size_ms
+
+    def slice_of(self, time: int) -> int:
+        """Start of the slice `time` is in."""
+        return _floor(time, self.slice_ms, self.offset_ms)
+
+    def slice_expr(self, time: pl.Expr) -> pl.Expr:
+        """`slice_of` for a column of times."""
+        return (time - self.offset_ms) // self.slice_ms * self.slice_ms + self.offset_ms
+
+    def first_window(self, time: int) -> int:
+        """Start of the earliest window that ends after `time`: the first that contains it, if any does."""
+        return _floor(time - self.size_ms, self.slide_ms, self.offset_ms) + self.slide_ms
+
+    def last_window(self, time: int) -> int:
+        """Start of the latest window that starts at or before `time`: the last that contains it, if any does."""
+        return _floor(time, self.slide_ms, self.offset_ms)
+
+    def first_ends(self, times: Times) -> Times:
+        """End of `first_window` of each time."""
+        return (times - self.size_ms - self.offset_ms) // self.slide_ms * self.slide_ms + (
+            self.slide_ms + self.size_ms + self.offset_ms
+        )
+
+    def last_ends(self, times: Times) -> Times:
+        """End of `last_window` of each time; a time at or beyond it is in no window."""
+        return (times - self.offset_ms) // self.slide_ms * self.slide_ms + (self.size_ms + self.offset_ms)
+
+    def __str__(self) -> str:
+        shape = f"tumble {self.size_ms}ms" if self.tumbles else f"hop {self.size_ms}ms every {self.slide_ms}ms"
+        return shape + (f" offset {self.offset_ms}ms" if self.offset_ms else "")
+
+
+def _floor(time: int, step: int, offset: int) -> int:
+    return (time - offset) // step * step + offset

@@ -1,0 +1,178 @@
+"""`run`: one pipeline, here, with its progress, metrics and signals around it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import structlog
+from rich.console import Console
+
+from operators.element import CheckpointId
+from streamproc.checkpoint.recovery import UnknownCheckpoint
+from streamproc.commands.session import DONE, FAILED, WRONG_INPUT, Session, describe, print_json
+from streamproc.dataflow.deployment import IncompatibleCheckpoint
+from streamproc.observability.http import metrics_served
+from streamproc.observability.logging import configure_logging
+from streamproc.observability.loop_lag import loop_lag_measured
+from streamproc.observability.metrics import MetricRegistry, PipelineMetrics
+from streamproc.observability.progress import progress_shown
+from streamproc.observability.status import JobObserver, JobStatus
+from streamproc.pipeline.logical import LogicalGraph
+from streamproc.pipeline.planner import load_pipeline
+from streamproc.runners.embedded import JobResult, RunOptions, run_pipeline
+
+log = structlog.get_logger("streamproc.run")
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_ABORTED = 130
+
+
+@dataclass(frozen=True, slots=True)
+class RunRequest:
+    """The options of the command."""
+
+    until_idle: bool = False
+    checkpoints: str | None = None
+    restore_from: str = "latest"
+    metrics_port: int | None = None
+    as_json: bool = False
+    log_level: str | None = None
+
+
+def run_file(session: Session, file: Path, request: RunRequest) -> int:
+    """Run the pipeline of `file`; gives the exit code. Raises InvalidPipeline, or what keeps it from starting."""
+    configure_logging(session.redaction, "debug" if session.debug else request.log_level)
+    graph = load_pipeline(file)
+    session.redaction.add(graph.secrets)
+    for warning in graph.warnings:
+        session.say(f"warning: {warning}")
+    outcome = run_graph(session, graph, request)
+    if request.as_json:
+        print_json(session.redaction.value(outcome.as_json()))
+    return _exit_code(session, graph.pipeline, outcome.result)
+
+
+def _exit_code(session: Session, pipeline: str, result: JobResult) -> int:
+    if result.already_finished:
+        session.say(
+            f"streamproc: {pipeline} finished in an earlier run with these checkpoints; there is nothing left to do"
+        )
+    if result.status != "failed":
+        return DONE
+    session.say(f"streamproc: {pipeline} failed: {_reason(result)}")
+    return WRONG_INPUT if isinstance(result.failure, UnknownCheckpoint | IncompatibleCheckpoint) else FAILED
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a run ended, and what it did."""
+
+    status: JobStatus
+    result: JobResult
+    seconds: float
+
+    def as_json(self) -> dict[str, Any]:
+        """What `--json` prints."""
+        failure = self.result.failure
+        return {
+            "pipeline": self.status.pipeline,
+            "status": self.result.status,
+            "checkpoint": self.result.checkpoint,
+            "records_in": self.status.records_in,
+            "records_out": self.status.records_out,
+            "late_records": self.status.late_records,
+            "error_records": self.status.error_records,
+            "restarts": self.status.restarts,
+            "seconds": round(self.seconds, 3),
+            "failure": None
+            if failure is None
+            else {
+                "type": type(failure).__name__,
+                "message": describe(failure),
+                "acts": failure.acts,
+                "retry_helps": failure.retry_helps,
+            },
+        }
+
+
+def run_graph(session: Session, graph: LogicalGraph, request: RunRequest) -> Outcome:
+    """Run to the end, or to the first signal's checkpoint."""
+    status = JobStatus(graph.pipeline)
+    began = time.monotonic()
+    with asyncio.Runner(loop_factory=_new_loop) as runner:
+        result = runner.run(_run(session, graph, request, status))
+    return Outcome(status, result, time.monotonic() - began)
+
+
+def _new_loop() -> asyncio.AbstractEventLoop:
+    try:
+        import uvloop
+    except ImportError:  # not on every platform
+        return asyncio.new_event_loop()
+    return uvloop.new_event_loop()
+
+
+async def _run(session: Session, graph: LogicalGraph, request: RunRequest, status: JobStatus) -> JobResult:
+    registry = MetricRegistry()
+    observer = JobObserver(PipelineMetrics(registry, graph.pipeline), status)
+    console = Console(stderr=True)
+    stop = asyncio.Event()
+    options = RunOptions(
+        checkpoints=request.checkpoints,
+        until_idle=request.until_idle,
+        restore_from=None if request.restore_from == "latest" else CheckpointId(int(request.restore_from)),
+        stop=stop,
+    )
+    async with AsyncExitStack() as around:
+        await around.enter_async_context(loop_lag_measured(registry.event_loop_lag))
+        if request.metrics_port is not None:
+            port = await around.enter_async_context(metrics_served(registry, [status], request.metrics_port))
+            log.info("metrics and health are served", url=f"http://127.0.0.1:{port}/metrics")
+        around.enter_context(_stopped_by_signals(session, stop, console))
+        await around.enter_async_context(progress_shown(status, console, live=_may_draw(graph, console)))
+        return await run_pipeline(graph, options, observer)
+
+
+@contextmanager
+def _stopped_by_signals(session: Session, stop: asyncio.Event, console: Console) -> Iterator[None]:
+    """First signal: a last checkpoint, then the end. Second: the end at once, which loses nothing that a
+    checkpoint holds: the next run treats it as a crash."""
+
+    def received() -> None:
+        if stop.is_set():
+            console.show_cursor()
+            session.say("streamproc: stopped at once")
+            os._exit(_ABORTED)
+        stop.set()
+        session.say("streamproc: taking a last checkpoint, then stopping; once more stops at once")
+
+    loop = asyncio.get_running_loop()
+    for number in _SIGNALS:
+        loop.add_signal_handler(number, received)
+    try:
+        yield
+    finally:
+        for number in _SIGNALS:
+            loop.remove_signal_handler(number)
+
+
+def _may_draw(graph: LogicalGraph, console: Console) -> bool:
+    """A line that is drawn over and over would tear what a print sink writes on the same terminal."""
+    prints = any(sink.config.type == "print" for sink in graph.sinks.values())
+    return console.is_terminal and not (prints and sys.stdout.isatty())
+
+
+def _reason(result: JobResult) -> str:
+    if result.failure is None:
+        return "for a reason it did not give"
+    text = describe(result.failure)
+    return f"{text} (trying again may help)" if result.failure.retry_helps else text

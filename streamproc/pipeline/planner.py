@@ -1,0 +1,245 @@
+"""From a pipeline file to its logical graph, or to every fault in it.
+
+Parts are checked one by one: what depends on a faulty part is checked as far as it can be, and says
+nothing about columns that the fault hides.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import polars as pl
+
+from operators.connector import ERRORS_SCHEMA
+from operators.element import Schema
+from streamproc.pipeline.columns import differences
+from streamproc.pipeline.connections import check_connection
+from streamproc.pipeline.document import Document, FieldPath, read_document
+from streamproc.pipeline.faults import Fault, FaultLog, InvalidPipeline
+from streamproc.pipeline.job_rules import check_job, check_parallelism
+from streamproc.pipeline.logical import LogicalGraph, LogicalSink, LogicalSource, LogicalStep, StreamRef
+from streamproc.pipeline.shape import Part, Shape, read_shape
+from streamproc.pipeline.sinks import plan_sink
+from streamproc.pipeline.sources import SourceFacts, plan_source
+from streamproc.pipeline.spec import JobSpec, StepSpec
+from streamproc.pipeline.steps import PlannedStep, check_step_rules, plan_step, untimed_fault
+from streamproc.pipeline.wiring import (
+    Input,
+    Wiring,
+    check_side_outputs,
+    check_something_runs,
+    error_policy,
+    live_inputs,
+    warn_unread,
+    wire,
+)
+
+_DIFFERENCES_SHOWN = 3
+
+
+def load_pipeline(path: Path) -> LogicalGraph:
+    """The logical graph of a file. Raises `InvalidPipeline` with every fault."""
+    graph, faults = check_pipeline(path)
+    if graph is None:
+        raise InvalidPipeline(faults)
+    return graph
+
+
+def check_pipeline(
+    path: Path, *, environment: Mapping[str, str] = os.environ
+) -> tuple[LogicalGraph | None, list[Fault]]:
+    """The logical graph (None: the file has errors) and all faults; warnings alone leave a graph."""
+    return check_document(read_document(path, environment=environment))
+
+
+def check_document(document: Document) -> tuple[LogicalGraph | None, list[Fault]]:
+    """As `check_pipeline`, for a document that has been read."""
+    log = FaultLog(document)
+    graph = None
+    if document.value is not None or not document.problems:
+        shape = read_shape(log)
+        if shape is not None:
+            graph = _Planner(shape, log).plan()
+    return (None if log.failed else graph), log.faults()
+
+
+@dataclass(slots=True)
+class _Stream:
+    """What is known of one stream: its columns, and the sources it comes from."""
+
+    schema: Schema | None
+    untimed: frozenset[str]  # sources (and errors streams) behind it that have no event time
+    bounded: bool
+
+
+@dataclass(slots=True)
+class _Planner:
+    shape: Shape
+    log: FaultLog
+    wiring: Wiring = field(default_factory=Wiring)
+    streams: dict[StreamRef, _Stream] = field(default_factory=dict)
+
+    def plan(self) -> LogicalGraph:
+        """Check everything; the graph is only whole when no error was recorded."""
+        shape, log = self.shape, self.log
+        job = check_job(shape.job, log)
+        for connection in shape.connections.values():
+            check_connection(connection, log)
+        check_parallelism([*shape.sources.values(), *shape.steps.values(), *shape.sinks.values()], job, log)
+        self.wiring = wire(shape, log)
+        check_side_outputs(self.wiring, shape, log)
+        check_something_runs(self.wiring, shape, log)
+        self._check_renames()
+        sources = self._plan_sources()
+        steps = self._plan_steps(job)
+        sinks = self._plan_sinks(job)
+        warn_unread(self.wiring, shape, log)
+        live = self.wiring.live
+        assert log.failed or live <= sources.keys() | steps.keys() | sinks.keys(), "a part was dropped without a fault"
+        return LogicalGraph(
+            pipeline=shape.pipeline,
+            job=job,
+            sources={name: source for name, source in sources.items() if name in live},
+            steps={name: step for name, step in steps.items() if name in live},
+            sinks={name: sink for name, sink in sinks.items() if name in live},
+            warnings=tuple(str(fault) for fault in log.faults() if fault.severity == "warning"),
+            secrets=log.document.secrets,
+        )
+
+    def _plan_sources(self) -> dict[str, LogicalSource]:
+        planned: dict[str, LogicalSource] = {}
+        for name, part in self.shape.sources.items():
+            facts = plan_source(name, part, self.shape.job, self.shape.connections, self.log)
+            self._add_streams_of_source(name, facts)
+            if facts.logical is not None:
+                planned[name] = facts.logical
+        return planned
+
+    def _add_streams_of_source(self, name: str, facts: SourceFacts) -> None:
+        untimed = frozenset() if facts.has_event_time else frozenset({name})
+        self.streams[StreamRef(name)] = _Stream(facts.schema, untimed, facts.bounded)
+        self._add_errors_stream(name, facts.bounded)
+
+    def _add_errors_stream(self, name: str, bounded: bool) -> None:
+        ref = StreamRef(name, "errors")
+        self.streams[ref] = _Stream(dict(ERRORS_SCHEMA), frozenset({str(ref)}), bounded)
+
+    def _plan_steps(self, job: JobSpec) -> dict[str, LogicalStep]:
+        planned: dict[str, LogicalStep] = {}
+        for name in self.wiring.step_order:
+            logical = self._plan_step(name, self.shape.steps[name], job)
+            if logical is not None:
+                planned[name] = logical
+        for name in self.wiring.in_circle:
+            check_step_rules(self.shape.steps[name], bounded=False, log=self.log)
+        return planned
+
+    def _plan_step(self, name: str, part: Part[StepSpec], job: JobSpec) -> LogicalStep | None:
+        log = self.log
+        inputs = self.wiring.inputs[name]
+        streams = [self.streams[i.ref] for i in inputs if i.ref in self.streams]
+        bounded = bool(streams) and all(stream.bounded for stream in streams)
+        untimed = frozenset().union(*(stream.untimed for stream in streams))
+        check_step_rules(part, bounded=bounded, log=log)
+        spec = part.spec
+        windowed = spec is not None and not part.opaque and spec.window is not None and spec.aggregate is not None
+        if windowed:
+            untimed_fault(part, sorted(untimed), self._timestamps(untimed), log)
+        schema, reorder = (None, False) if part.opaque else self._union(name, inputs)
+        policy = error_policy(part, self.shape.job)
+        step = plan_step(part, schema, policy or "fail", reorder=reorder, log=log)
+        after = frozenset() if windowed or part.opaque or spec is None else untimed  # its fault is told already
+        if name in self.shape.sources:
+            return None  # the name is taken: readers get the source's columns
+        self.streams[StreamRef(name)] = _Stream(step.schema, after, bounded)
+        self.streams[StreamRef(name, "late")] = _Stream(step.late_schema, frozenset(), bounded)
+        self._add_errors_stream(name, bounded)
+        if spec is None or step.schema is None or policy is None:
+            return None
+        return self._logical_step(name, part, spec, step, job)
+
+    def _logical_step(
+        self, name: str, part: Part[StepSpec], spec: StepSpec, step: PlannedStep, job: JobSpec
+    ) -> LogicalStep:
+        parallelism = spec.parallelism or job.parallelism
+        if step.key == () and parallelism > 1:
+            if spec.parallelism is not None:
+                message = "without 'key' there is one group: it runs in one subtask"
+                self.log.warning((*part.path, "parallelism"), message)
+            parallelism = 1
+        assert step.schema is not None
+        return LogicalStep(
+            name=name,
+            inputs=tuple(i.ref for i in live_inputs(name, self.wiring)),
+            before=tuple(step.before),
+            key=step.key,
+            operators=tuple(step.operators),
+            schema=step.schema,
+            errors=error_policy(part, self.shape.job) or "fail",
+            parallelism=parallelism,
+            was=spec.was,
+        )
+
+    def _plan_sinks(self, job: JobSpec) -> dict[str, LogicalSink]:
+        planned: dict[str, LogicalSink] = {}
+        for name, part in self.shape.sinks.items():
+            inputs = self.wiring.inputs[name]
+            schema, _ = self._union(name, inputs)
+            refs = tuple(i.ref for i in live_inputs(name, self.wiring)) or tuple(i.ref for i in inputs)
+            logical = plan_sink(name, part, refs, schema, job, self.shape.connections, self.log)
+            if logical is not None:
+                planned[name] = logical
+        return planned
+
+    def _union(self, reader: str, inputs: list[Input]) -> tuple[Schema | None, bool]:
+        """The columns of all inputs together (None: not known), and whether some have them in another order."""
+        if reader in self.wiring.starved:
+            return dict(ERRORS_SCHEMA), False
+        known = reader not in self.wiring.incomplete
+        first: tuple[StreamRef, Schema] | None = None
+        reorder = False
+        for entry in inputs:
+            schema = self.streams[entry.ref].schema if entry.ref in self.streams else None
+            if schema is None:
+                known = False
+            elif first is None:
+                first = (entry.ref, schema)
+            elif found := differences(first[1], schema):
+                self._record_difference(first[0], entry.ref, found, entry.path)
+                known = False
+            else:
+                reorder |= list(schema) != list(first[1])
+        return (first[1] if known and first is not None else None), reorder
+
+    def _record_difference(self, first: StreamRef, other: StreamRef, found: list[str], path: FieldPath) -> None:
+        told = found[:_DIFFERENCES_SHOWN]
+        if len(found) > len(told):
+            told.append(f"and {len(found) - len(told)} more")
+        message = f"inputs need the same columns: unlike '{first}', '{other}' {', '.join(told)}"
+        self.log.error(path, message, "make them alike in a step with `select`")
+
+    def _timestamps(self, names: frozenset[str]) -> dict[str, list[str]]:
+        """Columns of these sources that could be event time."""
+        found: dict[str, list[str]] = {}
+        for name in names:
+            stream = self.streams.get(StreamRef(name))
+            columns = (stream.schema or {}) if stream is not None else {}
+            found[name] = [column for column, dtype in columns.items() if isinstance(dtype, pl.Datetime)]
+        return found
+
+    def _check_renames(self) -> None:
+        """`was` names a step of an older version of the file, once."""
+        claimed: dict[str, str] = {}
+        for name, part in self.shape.steps.items():
+            was = part.spec.was if part.spec is not None else None
+            if was is None:
+                continue
+            at = (*part.path, "was")
+            if was in self.shape.steps:
+                self.log.error(at, f"'{was}' is still a step of this file: '{name}' cannot have its state")
+            elif was in claimed:
+                self.log.error(at, f"the state of '{was}' goes to '{claimed[was]}' already")
+            claimed.setdefault(was, name)

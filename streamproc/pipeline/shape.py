@@ -1,0 +1,205 @@
+"""From a document's values to typed parts: every part that can be read is, whatever is wrong elsewhere.
+
+A part (a source, a step, a sink …) with a wrong optional field is read without that field, which is
+noted in `broken`, so that the rest of the part is still checked.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, Generic, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from streamproc.pipeline import later
+from streamproc.pipeline.document import FieldPath
+from streamproc.pipeline.faults import FaultLog
+from streamproc.pipeline.spec import (
+    NAME,
+    BlackholeSinkSpec,
+    DatagenSourceSpec,
+    FileSinkSpec,
+    FileSourceSpec,
+    JobSpec,
+    KafkaConnectionSpec,
+    KafkaSinkSpec,
+    KafkaSourceSpec,
+    PipelineHead,
+    PipelineSpec,
+    PrintSinkSpec,
+    StepSpec,
+)
+from streamproc.pipeline.suggest import did_you_mean, listed, shown
+from streamproc.pipeline.wording import report
+
+Source = KafkaSourceSpec | FileSourceSpec | DatagenSourceSpec
+Sink = KafkaSinkSpec | FileSinkSpec | PrintSinkSpec | BlackholeSinkSpec
+SpecT_co = TypeVar("SpecT_co", bound=BaseModel, covariant=True)
+
+_SOURCES: Final[Mapping[str, type[BaseModel]]] = {
+    "kafka": KafkaSourceSpec,
+    "file": FileSourceSpec,
+    "datagen": DatagenSourceSpec,
+}
+_SINKS: Final[Mapping[str, type[BaseModel]]] = {
+    "kafka": KafkaSinkSpec,
+    "file": FileSinkSpec,
+    "print": PrintSinkSpec,
+    "blackhole": BlackholeSinkSpec,
+}
+_CONNECTIONS: Final[Mapping[str, type[BaseModel]]] = {"kafka": KafkaConnectionSpec}
+
+
+@dataclass(frozen=True, slots=True)
+class Part(Generic[SpecT_co]):
+    """One named thing of the file. `spec` is None when it could not be read at all."""
+
+    path: FieldPath
+    written: Any  # its value in the file
+    spec: SpecT_co | None
+    broken: frozenset[str] = frozenset()  # fields that were wrong and left out
+    opaque: bool = False  # has a verb of a later release: its columns are unknown
+
+    def has(self, name: str) -> bool:
+        """Whether the file says something for the field."""
+        return isinstance(self.written, dict) and name in self.written
+
+
+@dataclass(slots=True)
+class Shape:
+    """The parts of a file, by name."""
+
+    pipeline: str
+    job: Part[JobSpec]
+    connections: dict[str, Part[KafkaConnectionSpec]] = field(default_factory=dict)
+    sources: dict[str, Part[Source]] = field(default_factory=dict)
+    steps: dict[str, Part[StepSpec]] = field(default_factory=dict)
+    sinks: dict[str, Part[Sink]] = field(default_factory=dict)
+
+
+def read_shape(log: FaultLog) -> Shape | None:
+    """Read the whole document; None when it is not even a mapping."""
+    value = log.document.value
+    if not isinstance(value, dict):
+        log.error((), f"must be a mapping that begins with `version: 1`, not {shown(value)}")
+        return None
+    top = later.take_tests(value, log)
+    known = list(PipelineSpec.model_fields)
+    for name in top:
+        if name not in known:
+            log.error((name,), f"unknown field '{name}'", did_you_mean(name, known), at_key=True)
+    head = _read(PipelineHead, {name: top[name] for name in PipelineHead.model_fields if name in top}, (), log)
+    job = _read(JobSpec, top.get("job", {}), ("job",), log)
+    shape = Shape(head.spec.pipeline if isinstance(head.spec, PipelineHead) else "", job)
+    for name, entry in _entries(top, "connections", log, required=False):
+        shape.connections[name] = _read_typed(entry, ("connections", name), _CONNECTIONS, "connection", log)
+    for name, entry in _entries(top, "sources", log, required=True):
+        shape.sources[name] = _read_typed(entry, ("sources", name), _SOURCES, "source", log)
+    for name, entry in _entries(top, "steps", log, required=False):
+        shape.steps[name] = _read_step(entry, ("steps", name), log)
+    for name, entry in _entries(top, "sinks", log, required=True):
+        shape.sinks[name] = _read_typed(entry, ("sinks", name), _SINKS, "sink", log)
+    _check_names_differ(shape, log)
+    return shape
+
+
+def _entries(top: dict[str, Any], section: str, log: FaultLog, *, required: bool) -> list[tuple[str, Any]]:
+    if section not in top:
+        if required:
+            log.error((), f"'{section}' is missing: a pipeline needs at least one {section[:-1]}")
+        return []
+    value = top[section]
+    if value is None or (required and value in ({}, [])):
+        message = f"nothing is written under it: give at least one {section[:-1]}"
+        log.error((section,), message if required else f"{message}, or leave '{section}' out", at_key=True)
+        return []
+    if not isinstance(value, dict):
+        log.error((section,), f"must be a mapping of names, not {shown(value)}", at_key=True)
+        return []
+    for name in value:
+        if not re.fullmatch(NAME, name):
+            message = (
+                f"'{name}' cannot be a name: names are lower-case letters, digits, _ and -, beginning with a letter"
+            )
+            better = re.sub(r"[^a-z0-9_-]+", "_", name.lower()).strip("_-")
+            usable = re.fullmatch(NAME, better) is not None and better not in value
+            log.error((section, name), message, f"'{better}' would do" if usable else None, at_key=True)
+    return list(value.items())
+
+
+def _check_names_differ(shape: Shape, log: FaultLog) -> None:
+    """Steps, sources and sinks share the names in plans, metrics and checkpoints."""
+    seen: dict[str, str] = {}
+    for section, names in (("sources", shape.sources), ("steps", shape.steps), ("sinks", shape.sinks)):
+        for name in names:
+            if name in seen:
+                message = (
+                    f"the name '{name}' is taken by {_one(seen[name])}: sources, steps and sinks share their names"
+                )
+                log.error((section, name), message, at_key=True)
+            else:
+                seen[name] = section
+
+
+def _one(section: str) -> str:
+    return f"a {section[:-1]}"
+
+
+def _read_step(value: Any, path: FieldPath, log: FaultLog) -> Part[StepSpec]:
+    if not isinstance(value, dict):
+        return _read(StepSpec, value, path, log)
+    kept, opaque = later.take_from_step(value, path, log)
+    part = _read(StepSpec, kept, path, log)
+    return Part(path, value, part.spec, part.broken, opaque)
+
+
+def _read_typed(
+    value: Any, path: FieldPath, models: Mapping[str, type[BaseModel]], what: str, log: FaultLog
+) -> Part[Any]:
+    """Read a part whose `type` says which model it is."""
+    nothing: Part[Any] = Part(path, value, None)
+    if not isinstance(value, dict):
+        _refuse_mapping(value, path, log)
+        return nothing
+    kind = value.get("type", "kafka" if what == "connection" else None)
+    if "type" not in value and kind is None:
+        log.error(path, "'type' is missing", f"there are {listed(models)}", at_key=True)
+    elif not isinstance(kind, str):
+        log.error((*path, "type"), f"must be {listed(models, 'or')}, not {shown(kind)}")
+    elif kind not in models:
+        _refuse_type(kind, (*path, "type"), models, what, log)
+    else:
+        return _read(models[kind], later.take_format(value, path, log) if what != "connection" else value, path, log)
+    return nothing
+
+
+def _refuse_mapping(value: Any, path: FieldPath, log: FaultLog) -> None:
+    message = "nothing is written under it" if value is None else f"must be a mapping, not {shown(value)}"
+    log.error(path, message, at_key=value is None)
+
+
+def _refuse_type(kind: str, path: FieldPath, models: Mapping[str, type[BaseModel]], what: str, log: FaultLog) -> None:
+    if what == "sink" and kind in later.SINK_TYPES:
+        log.error(path, f"the sink {kind} is not supported yet", f"there are {listed(models)}")
+    elif kind in {**_SOURCES, **_SINKS}:
+        log.error(path, f"{kind} cannot be a {what}", f"there are {listed(models)}")
+    else:
+        log.error(path, f"unknown type '{kind}'", did_you_mean(kind, models))
+
+
+def _read(model: type[BaseModel], value: Any, path: FieldPath, log: FaultLog) -> Part[Any]:
+    """Read one model; when it is wrong, once more without the fields that are."""
+    if not isinstance(value, dict):
+        _refuse_mapping(value, path, log)
+        return Part(path, value, None)
+    try:
+        return Part(path, value, model.model_validate(value))
+    except ValidationError as error:
+        broken = frozenset(report(error, model, value, path, log))
+    try:
+        spec = model.model_validate({name: field for name, field in value.items() if name not in broken})
+    except ValidationError:
+        return Part(path, value, None, broken)
+    return Part(path, value, spec, broken)

@@ -1,0 +1,284 @@
+"""Who reads whom: every input name resolved, circles found, what no sink reaches left aside.
+
+Works on what the file says, not on what could be read as a model, so that a fault inside a step does
+not make the steps around it look unread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from graphlib import CycleError, TopologicalSorter
+from typing import Any, Final
+
+from operators.connector import ErrorPolicy
+from operators.element import OutputTag
+from streamproc.pipeline.document import FieldPath
+from streamproc.pipeline.faults import FaultLog
+from streamproc.pipeline.logical import StreamRef
+from streamproc.pipeline.shape import Part, Shape
+from streamproc.pipeline.spec import JobSpec, StepSpec
+from streamproc.pipeline.suggest import did_you_mean, listed, near
+
+ALL_ERRORS: Final = "*.errors"
+_TAGS: Final[tuple[OutputTag, ...]] = ("late", "errors")
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """One input as resolved, and where the file names it."""
+
+    ref: StreamRef
+    path: FieldPath
+    starred: bool = False  # came out of `*.errors`
+
+
+@dataclass(slots=True)
+class Wiring:
+    """Inputs of every step and sink. A reader in `incomplete` has an input that is not known."""
+
+    inputs: dict[str, list[Input]] = field(default_factory=dict)
+    incomplete: set[str] = field(default_factory=set)
+    in_circle: set[str] = field(default_factory=set)
+    starved: set[str] = field(default_factory=set)  # read `*.errors` where nothing has one
+    live: set[str] = field(default_factory=set)  # what runs: sinks, and nodes from which one is reached
+    step_order: list[str] = field(default_factory=list)  # each after those it reads
+
+
+def error_policy(part: Part[Any], job: Part[JobSpec]) -> ErrorPolicy | None:
+    """What happens to a node's bad records; None when the file says it wrongly."""
+    if "errors" in part.broken:
+        return None
+    own = part.spec.errors if part.spec is not None else part.written.get("errors") if part.has("errors") else None
+    if own in ("fail", "skip", "dlq"):
+        policy: ErrorPolicy = own
+        return policy
+    if "errors" in job.broken:
+        return None
+    return job.spec.errors if job.spec is not None else None
+
+
+def keeps_late_rows(step: Part[StepSpec]) -> bool | None:
+    """Whether a step has a late output; None when that cannot be told."""
+    if step.spec is None or step.opaque or {"late", "aggregate", "window"} & step.broken:
+        return None
+    return step.spec.late.then == "side_output"
+
+
+def wire(shape: Shape, log: FaultLog) -> Wiring:
+    """Resolve all inputs, record faults, and find what is to run."""
+    wiring = Wiring()
+    stars: list[tuple[str, FieldPath]] = []
+    for name, part in (*shape.steps.items(), *shape.sinks.items()):
+        wiring.inputs[name] = []
+        if isinstance(part.written, dict) and part.written.get("input") == []:
+            log.error((*part.path, "input"), "must name at least one input")
+        for text, path, known in _written_inputs(part):
+            if text == ALL_ERRORS:
+                stars.append((name, path))
+            elif (ref := _resolve(text, path, shape, log, quiet=not known)) is None:
+                wiring.incomplete.add(name)
+            elif known and any(ref == other.ref for other in wiring.inputs[name]):
+                log.error(path, f"'{text}' is named twice")
+            else:
+                wiring.inputs[name].append(Input(ref, path))
+        if not wiring.inputs[name] and all(name != reader for reader, _ in stars):
+            wiring.incomplete.add(name)
+    _expand_stars(stars, wiring, shape)
+    _find_circles(wiring, shape, log)
+    _find_live(wiring, shape)
+    return wiring
+
+
+def _written_inputs(part: Part[Any]) -> Iterator[tuple[str, FieldPath, bool]]:
+    """Texts that name inputs, their places, and whether it is sure that they name streams."""
+    if not isinstance(part.written, dict):
+        return
+    written = part.written.get("input")
+    if isinstance(written, str):
+        yield written, (*part.path, "input"), True
+    elif isinstance(written, list):
+        for index, item in enumerate(written):
+            if isinstance(item, str):
+                yield item, (*part.path, "input", index), True
+    join = part.written.get("join") if part.opaque else None
+    for side in ("left", "right"):
+        if isinstance(join, dict) and isinstance(join.get(side), str):
+            yield join[side], (*part.path, "join", side), False
+
+
+def _resolve(text: str, path: FieldPath, shape: Shape, log: FaultLog, *, quiet: bool) -> StreamRef | None:
+    node, dot, tag = text.partition(".")
+    if node not in shape.sources and node not in shape.steps:
+        if not quiet:
+            _refuse_node(text, node, path, shape, log)
+        return None
+    if not dot:
+        return StreamRef(node)
+    if tag not in _TAGS:
+        outputs = [f"{node}.{known}" for known in _TAGS if known != "late" or node in shape.steps]
+        log.error(path, f"'{node}' has no output '{tag}'", did_you_mean(text, outputs))
+        return None
+    legal = (
+        _check_errors_output(node, path, shape, log) if tag == "errors" else _check_late_output(node, path, shape, log)
+    )
+    return StreamRef(node, "errors" if tag == "errors" else "late") if legal else None
+
+
+def _check_errors_output(node: str, path: FieldPath, shape: Shape, log: FaultLog) -> bool:
+    section, part = ("steps", shape.steps[node]) if node in shape.steps else ("sources", shape.sources[node])
+    if error_policy(part, shape.job) in ("dlq", None):
+        return True
+    log.error(path, f"'{node}' has no errors stream", f"add `errors: dlq` to {section}.{node}")
+    return False
+
+
+def _check_late_output(node: str, path: FieldPath, shape: Shape, log: FaultLog) -> bool:
+    step = shape.steps.get(node)
+    if step is None:
+        log.error(path, f"'{node}' is a source: only a step with a window has late rows")
+    elif step.spec is None or keeps_late_rows(step) is not False:
+        return True
+    elif step.spec.window is None or step.spec.aggregate is None:
+        log.error(path, f"'{node}' has no window, so no row is late for it")
+    else:
+        log.error(path, f"'{node}' drops its late rows", f"add `late: {{then: side_output}}` to steps.{node}")
+    return False
+
+
+def _refuse_node(text: str, node: str, path: FieldPath, shape: Shape, log: FaultLog) -> None:
+    if not shape.sources:
+        return  # none could be read: that is said already
+    names = [*shape.sources, *shape.steps]
+    if node in shape.sinks:
+        log.error(path, f"'{node}' is a sink: nothing can be read from it")
+    elif text.startswith("*"):
+        log.error(path, f"unknown input '{text}'", f'all errors streams together are "{ALL_ERRORS}"')
+    else:
+        suggestion = near(node, names)
+        rest = text[len(node) :]
+        hint = f"did you mean '{suggestion}{rest}'?" if suggestion else did_you_mean(node, names)
+        log.error(path, f"unknown input '{text}'", hint)
+
+
+def _expand_stars(stars: list[tuple[str, FieldPath]], wiring: Wiring, shape: Shape) -> None:
+    """`*.errors` is every errors stream. A step that reads it does not read those of steps behind a star:
+    they could be its own."""
+    all_parts: Mapping[str, Part[Any]] = {**shape.sources, **shape.steps}
+    with_errors = [name for name, part in all_parts.items() if error_policy(part, shape.job) == "dlq"]
+    behind = {reader for reader, _ in stars}
+    while (
+        grown := {reader for reader, inputs in wiring.inputs.items() if any(i.ref.node in behind for i in inputs)}
+        - behind
+    ):
+        behind |= grown
+    for reader, path in stars:
+        named = {i.ref for i in wiring.inputs[reader]}
+        for node in with_errors:
+            if (reader in shape.sinks or node not in behind) and StreamRef(node, "errors") not in named:
+                wiring.inputs[reader].append(Input(StreamRef(node, "errors"), path, starred=True))
+        if not wiring.inputs[reader]:
+            wiring.starved.add(reader)
+
+
+def _find_circles(wiring: Wiring, shape: Shape, log: FaultLog) -> None:
+    """Order the steps; each circle is one fault, and its steps are left out of the order."""
+    own = shape.steps.keys() - shape.sources.keys()  # a name given twice means the source
+    while True:
+        graph = {
+            name: {i.ref.node for i in wiring.inputs[name]} & own - wiring.in_circle
+            for name in shape.steps
+            if name not in wiring.in_circle
+        }
+        try:
+            wiring.step_order = list(TopologicalSorter(graph).static_order())
+        except CycleError as error:
+            circle: list[str] = error.args[1][:-1]
+        else:
+            return
+        first = min(circle, key=list(shape.steps).index)
+        start = circle.index(first)
+        ordered = [*circle[start:], *circle[:start], first]
+        if len(circle) == 1:
+            message = f"'{first}' reads itself"
+        else:
+            message = f"steps read each other in a circle: {' → '.join(ordered)}"
+        log.error((*shape.steps[first].path, "input"), message)
+        wiring.in_circle |= set(circle)
+
+
+def _find_live(wiring: Wiring, shape: Shape) -> None:
+    """Everything a sink reads, directly or through steps. `*.errors` alone makes no node live: a node runs
+    for its rows."""
+    while (
+        starved := {
+            reader
+            for reader, inputs in wiring.inputs.items()
+            if inputs and reader not in wiring.incomplete and all(i.ref.node in wiring.starved for i in inputs)
+        }
+        - wiring.starved
+    ):
+        wiring.starved |= starved
+    waiting = [name for name in shape.sinks if name not in wiring.starved]
+    while waiting:
+        name = waiting.pop()
+        if name not in wiring.live:
+            wiring.live.add(name)
+            inputs = wiring.inputs.get(name, [])
+            waiting += [i.ref.node for i in inputs if not i.starred and i.ref.node not in wiring.starved]
+    for name in [name for name in wiring.live if name in shape.sinks and name not in wiring.incomplete]:
+        if not live_inputs(name, wiring):
+            wiring.live.discard(name)
+            wiring.starved.add(name)
+
+
+def check_side_outputs(wiring: Wiring, shape: Shape, log: FaultLog) -> None:
+    """A side output that is asked for has to be read by something that runs."""
+    if wiring.incomplete - {name for name, part in shape.steps.items() if part.opaque}:
+        return  # a name that could not be resolved may have been meant to read it
+    read = {i.ref for reader in wiring.live for i in wiring.inputs.get(reader, ())}
+    for name, step in shape.steps.items():
+        if name in wiring.live and keeps_late_rows(step) and StreamRef(name, "late") not in read:
+            hint = f"read '{name}.late' in a step or sink, or remove `then: side_output`"
+            log.error((*step.path, "late", "then"), "late rows are kept for a side output that nothing reads", hint)
+    unread: list[str] = []
+    parts: Mapping[str, Part[Any]] = {**shape.sources, **shape.steps}
+    for name, part in parts.items():
+        ref = StreamRef(name, "errors")
+        if name not in wiring.live or error_policy(part, shape.job) != "dlq" or ref in read:
+            continue
+        if part.has("errors"):
+            hint = f"read '{ref}' or \"{ALL_ERRORS}\" in a sink, or choose skip or fail"
+            log.error((*part.path, "errors"), "bad records go to an errors stream that nothing reads", hint)
+        else:
+            unread.append(f"'{ref}'")
+    if unread:
+        hint = f'read "{ALL_ERRORS}" in a sink, or choose skip or fail'
+        log.error(("job", "errors"), f"bad records go to errors streams that nothing reads: {listed(unread)}", hint)
+
+
+def warn_unread(wiring: Wiring, shape: Shape, log: FaultLog) -> None:
+    """Sources and steps that no sink reaches are not run; nor is what reads `*.errors` where there is none."""
+    for section, parts in (("source", shape.sources), ("step", shape.steps), ("sink", shape.sinks)):
+        for name, part in parts.items():
+            if name in wiring.starved:
+                log.warning(part.path, f"nothing has `errors: dlq`, so this {section} gets no rows and is not run")
+            elif name not in wiring.live:
+                log.warning(part.path, f"nothing reads this {section}, so it is not run")
+
+
+def check_something_runs(wiring: Wiring, shape: Shape, log: FaultLog) -> None:
+    """At least one sink gets rows."""
+    if shape.sinks and not shape.sinks.keys() & wiring.live:
+        hint = "give a source or step `errors: dlq`, or add a sink that reads one"
+        log.error(
+            ("sinks",),
+            "nothing would run: no source or step has an errors stream for the sinks to read",
+            hint,
+            at_key=True,
+        )
+
+
+def live_inputs(reader: str, wiring: Wiring) -> list[Input]:
+    """Inputs whose node runs."""
+    return [i for i in wiring.inputs[reader] if i.ref.node in wiring.live]

@@ -1,0 +1,237 @@
+"""What pydantic found wrong with a model, as faults a newcomer understands, each at its place.
+
+Pydantic reports every branch of a union; here only what concerns the branch that was meant is kept,
+and where none was, one fault says everything that would do.
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Literal, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+
+from streamproc.pipeline.document import FieldPath
+from streamproc.pipeline.faults import FaultLog
+from streamproc.pipeline.spec import NAME, PIPELINE_NAME
+from streamproc.pipeline.suggest import did_you_mean, listed, near, shown
+
+_KINDS: Final = {
+    "string_type": "text",
+    "int_type": "a whole number",
+    "bool_type": "true or false",
+    "list_type": "a list",
+    "dict_type": "a mapping",
+}
+_FIELDS_SHOWN: Final = 2
+_PATTERNS: Final = {
+    NAME: "lower-case letters, digits, _ and -, beginning with a letter, at most 63 characters",
+    PIPELINE_NAME: "lower-case letters, digits and -, beginning with a letter, at most 63 characters",
+}
+_OTHER_WORDS: Final = {  # how other systems call a field
+    "bootstrap_servers": "brokers",
+    "columns": "schema",
+    "fields": "schema",
+    "filter": "where",
+    "from": "input",
+    "group_by": "key",
+    "inputs": "input",
+    "partition_by": "key",
+    "servers": "brokers",
+    "source": "input",
+    "timestamp": "event_time",
+    "url": "path",
+    "watermark": "event_time",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Wrong:
+    """One pydantic error, its location split into the file's path and the union branch tried."""
+
+    path: FieldPath  # of the value, or of the mapping a field is missing from
+    union: FieldPath | None  # where the union stands that this is one branch of
+    kind: str
+    context: Mapping[str, Any]
+    loc: tuple[str | int, ...]
+    message: str
+
+
+def report(
+    error: ValidationError, model: type[BaseModel], value: Mapping[str, Any], at: FieldPath, log: FaultLog
+) -> set[str]:
+    """Record what `error` says about `value`, which stands at `at`. Returns the fields of `value` concerned."""
+    wrongs = [_locate(e["loc"], e["type"], e.get("ctx", {}), e["msg"], value) for e in error.errors(include_url=False)]
+    deepest: dict[FieldPath, int] = {}
+    for wrong in wrongs:
+        if wrong.union is not None:
+            deepest[wrong.union] = max(deepest.get(wrong.union, 0), len(wrong.path))
+    kept = [w for w in wrongs if w.union is None or len(w.path) == deepest[w.union]]
+    by_place: dict[FieldPath, list[_Wrong]] = {}
+    for wrong in kept:
+        if wrong.kind in ("missing", "extra_forbidden", "union_tag_not_found"):
+            _record_field(wrong, model, at, log)
+        else:
+            by_place.setdefault(wrong.path, []).append(wrong)
+    for path, group in by_place.items():
+        _record_value(group, model, _value_at(value, path), (*at, *path), log)
+    return {str(w.loc[0]) for w in kept}
+
+
+def _locate(loc: tuple[str | int, ...], kind: str, context: Mapping[str, Any], message: str, value: Any) -> _Wrong:
+    path: FieldPath = ()
+    union: FieldPath | None = None
+    for part in loc:
+        inside = isinstance(value, dict) and part in value
+        if inside or (isinstance(value, list) and isinstance(part, int) and part < len(value)):
+            value = value[part]
+            path = (*path, part)
+        elif not (kind == "missing" and part == loc[-1]) and union is None:
+            union = path  # a tag of pydantic's: the name of a union's branch
+    return _Wrong(path, union, kind, context, loc, message)
+
+
+def _record_field(wrong: _Wrong, model: type[BaseModel], at: FieldPath, log: FaultLog) -> None:
+    if wrong.kind == "union_tag_not_found":
+        log.error((*at, *wrong.path), "'type' is missing", at_key=True)
+        return
+    known = _fields_at(model, wrong.loc[:-1])
+    name = str(wrong.loc[-1])
+    if wrong.kind == "missing":
+        log.error((*at, *wrong.path), f"'{name}' is missing", at_key=True)
+        return
+    other = _OTHER_WORDS.get(name)
+    hint = f"did you mean '{other}'?" if other in known else did_you_mean(name, known)
+    log.error((*at, *wrong.path), f"unknown field '{name}'", hint, at_key=True)
+
+
+def _record_value(group: list[_Wrong], model: type[BaseModel], value: Any, path: FieldPath, log: FaultLog) -> None:
+    """One fault for all that is said about one value."""
+    written = log.document.as_written.get(path, value)
+    first = group[0]
+    expected: list[str] = []
+    choices: list[Any] = []
+    for wrong in group:
+        if wrong.kind in _KINDS:
+            expected.append(_KINDS[wrong.kind])
+        elif wrong.kind == "model_type":
+            expected.append(_mapping_with(_fields_at(model, wrong.loc)))
+        elif wrong.kind == "literal_error":
+            choices += _literals(wrong.context)
+    if choices or expected:
+        wanted = list(dict.fromkeys([*(str(c) for c in choices), *expected]))
+        if value is None:
+            log.error(
+                path, f"nothing is written here: it must be {listed(wanted, 'or')}", _empty_hint(path), at_key=True
+            )
+            return
+        log.error(
+            path,
+            f"must be {listed(wanted, 'or')}, not {shown(written)}",
+            _value_hint(path, value, choices, expected, log),
+        )
+        return
+    match first.kind:
+        case "value_error":
+            message = first.message.removeprefix("Value error, ")
+            if value is None:
+                message = f"nothing is written here: {message.partition(': ')[2]}"
+        case "string_pattern_mismatch":
+            message = f"must be {_PATTERNS.get(first.context['pattern'], first.context['pattern'])}"
+        case "greater_than_equal":
+            message = f"must be at least {first.context['ge']}, not {shown(written).removeprefix('the number ')}"
+        case "less_than_equal":
+            message = f"must be at most {first.context['le']}, not {shown(written).removeprefix('the number ')}"
+        case "too_short":
+            message = "must not be empty"
+        case "string_too_short" | "string_too_long":
+            message = f"must be one character, not {shown(written)}"
+        case "union_tag_invalid":
+            tags = [tag.strip(" '") for tag in str(first.context["expected_tags"]).split(",")]
+            tag = str(first.context["tag"])
+            log.error(path, f"unknown type '{tag}'", did_you_mean(tag, tags))
+            return
+        case _:
+            message = first.message
+    log.error(path, message)
+
+
+def _mapping_with(fields: list[str]) -> str:
+    shown_fields = ", ".join(f"{name}: …" for name in fields[:_FIELDS_SHOWN])
+    return f"a mapping {{{shown_fields}{', …' if len(fields) > _FIELDS_SHOWN else ''}}}"
+
+
+def _value_hint(path: FieldPath, value: Any, choices: list[Any], expected: list[str], log: FaultLog) -> str | None:
+    if isinstance(value, str):
+        if log.document.from_reference(path) and "text" not in expected and not choices:
+            return "a reference always gives text"
+        if (close := near(value, [c for c in choices if isinstance(c, str)])) is not None:
+            return f"did you mean '{close}'?"
+        if any(str(choice) == value for choice in choices) or ("a whole number" in expected and value.isdigit()):
+            return "write it without quotes"
+        if "true or false" in expected and value.lower() in ("yes", "on", "no", "off", "true", "false"):
+            return f"write {str(value.lower() in ('yes', 'on', 'true')).lower()}"
+        if expected == ["a list"]:
+            return f'a list of one is written ["{log.document.as_written.get(path, value)}"]'
+    if path[-1] == "timestamp":
+        return "write it like 2026-01-01T00:00:00Z"
+    if isinstance(value, int | float) and "text" in expected:
+        return f'write it in quotes: "{str(value).lower()}"'
+    return None
+
+
+def _empty_hint(path: FieldPath) -> str | None:
+    name = str(path[-1])
+    if name.count(")") > name.count("("):
+        return 'inside { } an expression with a comma needs quotes: {name: "f(a, b)"}'
+    return None
+
+
+def _literals(context: Mapping[str, Any]) -> list[Any]:
+    """The values out of pydantic's text `'a', 'b' or 1`."""
+    words = str(context["expected"]).replace(" or ", ", ").split(", ")
+    return [word.strip("'") if word.startswith("'") else int(word) for word in words]
+
+
+def _value_at(value: Any, path: FieldPath) -> Any:
+    for part in path:
+        value = value[part]
+    return value
+
+
+def _fields_at(model: type[BaseModel], loc: Iterable[str | int]) -> list[str]:
+    """Names of the fields that are legal at a pydantic location."""
+    candidates = [model]
+    for part in loc:
+        inner = [
+            nested
+            for candidate in candidates
+            for name, field in candidate.model_fields.items()
+            if part in (name, field.alias)
+            for nested in _models(field.annotation)
+        ]
+        tagged = [c for c in candidates if part == c.__name__ or part in _tags(c)]
+        candidates = inner or tagged or candidates
+    return list(
+        dict.fromkeys(f.alias or name for candidate in candidates for name, f in candidate.model_fields.items())
+    )
+
+
+def _models(annotation: Any) -> list[type[BaseModel]]:
+    """The models a type may hold."""
+    if (
+        isinstance(annotation, type)
+        and not isinstance(annotation, types.GenericAlias)
+        and issubclass(annotation, BaseModel)
+    ):
+        return [annotation]
+    if get_origin(annotation) is Literal:
+        return []
+    return [model for argument in get_args(annotation) for model in _models(argument)]
+
+
+def _tags(model: type[BaseModel]) -> tuple[Any, ...]:
+    field = model.model_fields.get("type")
+    return get_args(field.annotation) if field is not None else ()

@@ -1,0 +1,124 @@
+"""A pipeline run as users run it: the command line in a process of its own, which tests may kill."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+
+from confluent_kafka import Consumer, TopicPartition
+
+from tests.broker import Broker
+
+
+class Job:
+    """One process running `streamproc run FILE`."""
+
+    def __init__(self, directory: Path, file: Path, *options: str, crash: tuple[str, int] | None = None) -> None:
+        program = ["-m", "streamproc"] if crash is None else ["-m", "tests.integration.crashing", crash[0], str(crash[1])]
+        self._log = directory / f"run-{time.monotonic_ns()}.log"
+        with self._log.open("wb") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, *program, "run", str(file), "--json", *options],
+                cwd=directory,
+                env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+            )
+
+    def kill(self) -> None:
+        """kill -9."""
+        self._process.kill()
+        self._process.communicate()
+
+    def stop(self, timeout_s: float = 40) -> int:
+        """SIGTERM; the exit code."""
+        self._process.send_signal(signal.SIGTERM)
+        self._process.communicate(timeout=timeout_s)
+        return self._process.returncode
+
+    def wait(self, timeout_s: float = 60) -> dict[str, object]:
+        """Until it ends by itself with exit code 0; what `--json` printed."""
+        code, printed = self.wait_any(timeout_s)
+        assert code == 0, f"exit code {code}:\n{self.log()}"
+        result: dict[str, object] = json.loads(printed.strip().splitlines()[-1])
+        return result
+
+    def wait_any(self, timeout_s: float = 60) -> tuple[int, str]:
+        """Until it ends by itself; exit code and standard output."""
+        try:
+            printed, _ = self._process.communicate(timeout=timeout_s)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.communicate()
+            raise AssertionError(f"still running after {timeout_s} s:\n{self.log()}") from None
+        return self._process.returncode, printed
+
+    def alive(self) -> bool:
+        """Whether it still runs."""
+        return self._process.poll() is None
+
+    def log(self) -> str:
+        """What it logged."""
+        return self._log.read_text()[-6000:]
+
+
+class Reader:
+    """A read_committed consumer of some topics that runs all along, as a downstream service would."""
+
+    def __init__(self, broker: Broker, *topics: str) -> None:
+        self.values: dict[str, list[tuple[int, bytes]]] = {topic: [] for topic in topics}
+        self._consumer = Consumer(
+            {
+                "bootstrap.servers": broker.bootstrap,
+                "group.id": f"reader-{time.monotonic_ns()}",
+                "isolation.level": "read_committed",
+                "enable.auto.commit": False,
+                "auto.offset.reset": "earliest",
+                "fetch.wait.max.ms": 20,
+            }
+        )
+        partitions = [
+            TopicPartition(topic, partition, 0)
+            for topic in topics
+            for partition in self._consumer.list_topics(topic, timeout=10).topics[topic].partitions
+        ]
+        self._consumer.assign(partitions)
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            for message in self._consumer.consume(2000, 0.1):
+                if message.error() is None:
+                    topic, value = message.topic(), message.value()
+                    assert topic is not None
+                    assert value is not None
+                    self.values[topic].append((message.partition() or 0, value))
+
+    def wait_count(self, topic: str, count: int, timeout_s: float = 20) -> None:
+        """Until at least `count` records of `topic` have been read."""
+        deadline = time.monotonic() + timeout_s
+        while len(self.values[topic]) < count:
+            if time.monotonic() > deadline:
+                raise AssertionError(f"{len(self.values[topic])} of {count} records of {topic} after {timeout_s} s")
+            time.sleep(0.02)
+
+    def close(self) -> None:
+        """Stop reading."""
+        self._stopping.set()
+        self._thread.join()
+        self._consumer.close()
+
+
+def duplicates(values: list[bytes]) -> list[bytes]:
+    """Values that occur more than once."""
+    return [value for value, count in Counter(values).items() if count > 1]

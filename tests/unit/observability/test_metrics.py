@@ -1,0 +1,119 @@
+"""The metric table is the contract's, and what is exposed is the table."""
+
+from __future__ import annotations
+
+import math
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from operators.element import WATERMARK_MAX, WATERMARK_MIN
+from streamproc.observability.metrics import METRICS, PREFIX, MetricRegistry, PipelineMetrics, metric_table
+
+CONTRACT_TEXT = """
+records_in_total records_out_total bytes_in_total late_records_total error_records_total watermark_seconds
+watermark_lag_seconds source_lag_records busy_seconds_total backpressured_seconds_total idle_seconds_total
+channel_rows checkpoint_duration_seconds checkpoint_size_bytes checkpoint_alignment_seconds checkpoints_total
+last_completed_checkpoint_id restarts_total state_bytes end_to_end_latency_seconds uncommitted_transactions
+up
+"""
+CONTRACT = CONTRACT_TEXT.split()
+OURS = ["event_loop_lag_seconds"]
+
+
+def exposed(registry: MetricRegistry) -> dict[str, dict[tuple[str, ...], float]]:
+    """Sample name → label values → value, of our own metrics."""
+    found: dict[str, dict[tuple[str, ...], float]] = {}
+    for family in text_string_to_metric_families(registry.render().decode()):
+        for sample in family.samples:
+            if sample.name.startswith(PREFIX):
+                found.setdefault(sample.name.removeprefix(PREFIX), {})[tuple(sample.labels.values())] = sample.value
+    return found
+
+
+def test_the_table_is_the_contract_and_our_own_extras() -> None:
+    assert sorted(metric.name for metric in METRICS) == sorted([*CONTRACT, *OURS])
+
+
+def test_exposed_names_are_exactly_the_tables() -> None:
+    registry = MetricRegistry()
+    pipeline = PipelineMetrics(registry, "p")
+    subtask = pipeline.subtask("s", 0)
+    subtask.set_watermark(0)
+    for use in (subtask.bytes_in, subtask.source_lag_records, subtask.channel_rows, subtask.state_bytes):
+        use.inc()
+    subtask.end_to_end_latency.observe(1)
+
+    names = {name for name in exposed(registry) if not name.endswith(("_bucket", "_sum", "_count"))}
+    histograms = {name.removesuffix("_bucket") for name in exposed(registry) if name.endswith("_bucket")}
+    assert sorted(names | histograms) == sorted([*CONTRACT, *OURS])
+
+
+def test_labels_are_those_of_the_contract() -> None:
+    allowed = [("pipeline", "step", "subtask"), ("pipeline",), ("pipeline", "result"), ()]
+    assert all(metric.labels in allowed for metric in METRICS)
+
+
+def test_each_subtask_has_its_own_series_and_keeps_it_across_restarts() -> None:
+    registry = MetricRegistry()
+    pipeline = PipelineMetrics(registry, "p")
+    pipeline.subtask("s", 0).records_in.inc(5)
+    pipeline.subtask("s", 1).records_in.inc(7)
+    pipeline.subtask("s", 0).records_in.inc(1)
+
+    assert exposed(registry)["records_in_total"] == {("p", "s", "0"): 6.0, ("p", "s", "1"): 7.0}
+
+
+def test_two_pipelines_share_a_registry() -> None:
+    registry = MetricRegistry()
+    PipelineMetrics(registry, "a").up.set(1)
+    PipelineMetrics(registry, "b").up.set(0)
+
+    assert exposed(registry)["up"] == {("a",): 1.0, ("b",): 0.0}
+
+
+def test_a_series_that_means_nothing_for_a_subtask_is_absent() -> None:
+    registry = MetricRegistry()
+    PipelineMetrics(registry, "p").subtask("step", 0)
+
+    found = exposed(registry)
+    assert "source_lag_records" not in found
+    assert "watermark_seconds" not in found
+    assert found["late_records_total"] == {("p", "step", "0"): 0.0}
+
+
+def test_watermark_lag_grows_while_the_watermark_stands_still() -> None:
+    now = 100.0
+    registry = MetricRegistry(clock=lambda: now)
+    subtask = PipelineMetrics(registry, "p").subtask("s", 0)
+    of = ("p", "s", "0")
+
+    subtask.set_watermark(WATERMARK_MIN)
+    assert math.isnan(exposed(registry)["watermark_lag_seconds"][of])
+
+    subtask.set_watermark(90_500)
+    assert exposed(registry)["watermark_seconds"][of] == 90.5
+    assert exposed(registry)["watermark_lag_seconds"][of] == 9.5
+
+    now = 200.0
+    assert exposed(registry)["watermark_lag_seconds"][of] == 109.5
+
+    subtask.set_watermark(WATERMARK_MAX)
+    assert exposed(registry)["watermark_seconds"][of] == math.inf
+    assert exposed(registry)["watermark_lag_seconds"][of] == 0.0
+
+
+def test_checkpoints_are_counted_by_result() -> None:
+    registry = MetricRegistry()
+    metrics = PipelineMetrics(registry, "p")
+    metrics.checkpoints_total("aborted").inc()
+
+    assert exposed(registry)["checkpoints_total"] == {("p", "completed"): 0.0, ("p", "aborted"): 1.0}
+
+
+def test_process_metrics_are_exposed_too() -> None:
+    assert b"process_resident_memory_bytes" in MetricRegistry().render()
+
+
+def test_the_documented_table_has_a_row_for_each_metric() -> None:
+    rows = metric_table().splitlines()[2:]
+    assert [row.split("`")[1] for row in rows] == [PREFIX + metric.name for metric in METRICS]

@@ -1,0 +1,214 @@
+"""Windows in small scenarios: what closes when, what is late, what is kept, and how memory stays bounded."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from operators.element import ROW_WATERMARK, TIME, WATERMARK_MAX, WATERMARK_MIN
+from operators.slices import Window
+from operators.window import MissingEventTime
+from tests.unit.operators.windowed import Group, Row, Subtasks, batch, plan, results, spec
+
+TUMBLE = Window(10, 10)
+HOP = Window(10, 5)
+
+
+def emitted(step: Subtasks) -> list[tuple[Group, list[int]]]:
+    """What came out since the last call."""
+    found = results(step.main())
+    step.outputs = [output for output in step.outputs if output.tag != "main"]
+    return sorted(found, key=repr)
+
+
+def test_a_window_closes_when_the_watermark_reaches_its_last_instant(tmp_path: Path) -> None:
+    step = Subtasks(spec(TUMBLE, plan()), tmp_path)
+    step.process(batch([Row("a", 1, 0), Row("a", 2, 9), Row("a", 4, 10)]), WATERMARK_MIN)
+    step.on_watermark(8)
+    assert emitted(step) == []
+    step.on_watermark(9)
+    assert emitted(step) == [(Group(0, "a"), [1, 2])]
+    step.on_watermark(18)
+    assert emitted(step) == []
+    step.on_watermark(WATERMARK_MAX)
+    assert emitted(step) == [(Group(10, "a"), [4])]
+    assert step.held_rows == 0
+
+
+def test_output_columns_are_key_window_and_aggregates(tmp_path: Path) -> None:
+    tried = spec(Window(60_000, 60_000), plan())
+    step = Subtasks(tried, tmp_path)
+    step.process(batch([Row(None, 3, 1_767_225_601_000)]), WATERMARK_MIN)
+    step.on_watermark(WATERMARK_MAX)
+    [output] = step.outputs
+    assert output.frame.schema == pl.Schema({**tried.schema, TIME: pl.Int64()})
+    assert list(tried.schema) == ["k", "window_start", "window_end", "n", "total", "items"]
+    start, end = datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 1, 1, 0, 1, tzinfo=UTC)
+    assert output.frame.rows() == [(None, start, end, 1, 3, [3], 1_767_225_659_999)]
+
+
+def test_hopping_windows_overlap_and_close_in_ascending_order(tmp_path: Path) -> None:
+    step = Subtasks(spec(HOP, plan()), tmp_path)
+    step.process(batch([Row("a", 1, 3), Row("a", 2, 7), Row("a", 4, 12)]), WATERMARK_MIN)
+    step.on_watermark(WATERMARK_MAX)
+    assert results(step.main()) == [
+        (Group(-5, "a"), [1]),
+        (Group(0, "a"), [1, 2]),
+        (Group(5, "a"), [2, 4]),
+        (Group(10, "a"), [4]),
+    ]
+
+
+def test_a_late_row_is_counted_and_leaves_as_it_came(tmp_path: Path) -> None:
+    step = Subtasks(spec(TUMBLE, plan()), tmp_path)
+    step.on_watermark(19)
+    rows = batch([Row("a", 1, 9), Row("b", 2, 25), Row("c", 4, 19)], [19, 19, 19])
+    step.process(rows, 19)
+    [late] = [output.frame for output in step.outputs if output.tag == "late"]
+    assert late.equals(rows[[0, 2]])
+    step.on_watermark(WATERMARK_MAX)
+    assert emitted(step) == [(Group(20, "b"), [2])]
+    step.close()
+    assert step.late_count == 2
+
+
+def test_lateness_is_each_row_s_own(tmp_path: Path) -> None:
+    step = Subtasks(spec(TUMBLE, plan()), tmp_path)
+    rows = [Row("a", 1, 5), Row("a", 2, 30), Row("a", 4, 6)]
+    step.process(batch(rows, [WATERMARK_MIN, 5, 30]), WATERMARK_MIN)
+    step.on_watermark(30)
+    assert emitted(step) == [(Group(0, "a"), [1])]
+    assert step.late() == [Row("a", 4, 6)]
+
+
+def test_a_row_late_for_its_first_window_only_is_not_counted_there(tmp_path: Path) -> None:
+    """The first window is still open when the batch arrives: only the row's own watermark closes it."""
+    step = Subtasks(spec(HOP, plan()), tmp_path)
+    step.process(batch([Row("a", 1, 6), Row("a", 2, 14), Row("a", 4, 7)], [WATERMARK_MIN, 6, 9]), WATERMARK_MIN)
+    step.restore(2)
+    step.on_watermark(14)
+    assert emitted(step) == [(Group(0, "a"), [1]), (Group(5, "a"), [1, 2, 4])]
+    assert step.late() == []
+
+
+def test_an_accepted_late_row_emits_its_keys_again(tmp_path: Path) -> None:
+    step = Subtasks(spec(TUMBLE, plan(), accept_for=10), tmp_path)
+    step.process(batch([Row("a", 1, 1), Row("b", 2, 2), Row(None, 3, 3)]), WATERMARK_MIN)
+    step.on_watermark(9)
+    assert len(emitted(step)) == 3
+    step.process(batch([Row("a", 4, 5), Row(None, 5, 5), Row("c", 6, 5)]), 9)
+    assert emitted(step) == [(Group(0, "a"), [1, 4]), (Group(0, "c"), [6]), (Group(0, None), [3, 5])]
+    step.on_watermark(19)
+    assert emitted(step) == []
+    step.process(batch([Row("a", 8, 5)]), 19)
+    assert step.late() == [Row("a", 8, 5)]
+    assert step.held_rows == 0
+
+
+def test_an_update_finds_what_was_spilled(tmp_path: Path) -> None:
+    step = Subtasks(spec(HOP, plan(), accept_for=100), tmp_path, rocks=True, memory_rows_max=1)
+    step.process(batch([Row("a", 1, 1), Row("b", 2, 6)]), WATERMARK_MIN)
+    step.on_watermark(14)
+    emitted(step)
+    step.process(batch([Row("b", 4, 4)]), 14)
+    assert emitted(step) == [(Group(-5, "b"), [4]), (Group(0, "b"), [2, 4])]
+    step.close()
+
+
+def test_rows_between_windows_are_filtered_not_late(tmp_path: Path) -> None:
+    step = Subtasks(spec(Window(3, 10), plan()), tmp_path)
+    step.process(batch([Row("a", 1, 2), Row("a", 2, 3), Row("a", 4, 9)]), WATERMARK_MIN)
+    step.on_watermark(WATERMARK_MAX)
+    assert emitted(step) == [(Group(0, "a"), [1])]
+    step.close()
+    assert (step.filtered_count, step.late_count) == (2, 0)
+
+
+def test_no_key_is_one_global_group(tmp_path: Path) -> None:
+    step = Subtasks(spec(TUMBLE, plan(), key=()), tmp_path)
+    for first in (0, 10):
+        step.process(batch([Row("a", 1, first), Row("b", 2, first + 5), Row("c", 4, first + 12)]), WATERMARK_MIN)
+        step.restore(3 if first == 0 else 1)
+    step.on_watermark(WATERMARK_MAX)
+    found = step.main()
+    assert found.columns == ["window_start", "window_end", "n", "total", "items", TIME]
+    assert found.select("n", "total").rows() == [(2, 3), (3, 7), (1, 4)]
+
+
+def test_a_row_without_event_time_is_a_defect(tmp_path: Path) -> None:
+    step = Subtasks(spec(TUMBLE, plan()), tmp_path)
+    frame = batch([Row("a", 1, 0)]).with_columns(pl.lit(None, dtype=pl.Int64).alias(TIME))
+    with pytest.raises(MissingEventTime):
+        step.process(frame, WATERMARK_MIN)
+
+
+def test_a_row_whose_watermark_is_null_takes_the_step_s(tmp_path: Path) -> None:
+    step = Subtasks(spec(TUMBLE, plan()), tmp_path)
+    frame = batch([Row("a", 1, 0), Row("b", 2, 0)], [9, 0])
+    step.process(frame.with_columns(pl.Series(ROW_WATERMARK, [9, None], dtype=pl.Int64)), 0)
+    assert step.late() == [Row("a", 1, 0)]
+
+
+def test_closed_windows_stay_closed_after_a_restore(tmp_path: Path) -> None:
+    step = Subtasks(spec(TUMBLE, plan(), accept_for=5), tmp_path, rocks=True)
+    step.process(batch([Row(key, 1, time) for key in "abcdef" for time in (1, 11)]), WATERMARK_MIN)
+    step.on_watermark(10)
+    assert {group.start for group, _ in emitted(step)} == {0}
+    for parallelism in (2, 3, 1):
+        step.restore(parallelism)
+    step.on_watermark(13)
+    assert emitted(step) == []
+    step.on_watermark(19)
+    assert emitted(step) == [(Group(10, key), [1]) for key in "abcdef"]
+    step.close()
+
+
+def test_partials_are_written_once_and_only_what_is_new(tmp_path: Path) -> None:
+    step = Subtasks(spec(TUMBLE, plan()), tmp_path)
+    step.process(batch([Row("a", 1, 0), Row("b", 2, 10)]), WATERMARK_MIN)
+    [(_, first, _)] = step.checkpoint()
+    [(_, second, _)] = step.checkpoint()
+    files = [path.name for path in first.iterdir()]
+    assert [(first / name).read_bytes() for name in files] == [(second / name).read_bytes() for name in files]
+    assert step.held_rows == 2, "clean partials stay in memory"
+    step.process(batch([Row("a", 4, 1)]), WATERMARK_MIN)
+    step.checkpoint()
+    step.on_watermark(WATERMARK_MAX)
+    assert emitted(step) == [(Group(0, "a"), [1, 4]), (Group(10, "b"), [2])]
+
+
+def test_thousands_of_slices_in_a_batch_close_together(tmp_path: Path) -> None:
+    step = Subtasks(spec(Window(1000, 1000), plan()), tmp_path)
+    seconds = range(0, 40_000_000, 10_000)
+    step.process(batch([Row("a", index, 1000 * second) for index, second in enumerate(seconds)]), WATERMARK_MIN)
+    step.on_watermark(WATERMARK_MAX)
+    found = results(step.main())
+    assert found == [(Group(1000 * second, "a"), [index]) for index, second in enumerate(seconds)]
+    assert len(step.outputs) < 10, "each window left in a frame of its own"
+
+
+@pytest.mark.parametrize("window", [Window(100, 100), Window(100, 50)], ids=str)
+def test_a_window_of_many_keys_is_spilled_and_closed_bucket_by_bucket(tmp_path: Path, window: Window) -> None:
+    keys, rows_max = 300_000, 100_000
+    step = Subtasks(spec(window, plan()), tmp_path, rocks=True, memory_rows_max=rows_max)
+    highest = 0
+    for first in range(0, 2 * keys, 20_000):
+        texts = [str(index % keys) for index in range(first, first + 20_000)]
+        frame = pl.DataFrame({"k": texts, "v": 1, TIME: 50 + first // keys}, schema_overrides={"v": pl.Int64})
+        step.process(frame, WATERMARK_MIN)
+        highest = max(highest, step.held_rows)
+        if first == keys:
+            step.restore(2)
+    assert highest <= 2 * rows_max
+    step.on_watermark(WATERMARK_MAX)
+    step.close()
+    windows = window.size_ms // window.slide_ms
+    found = step.main()
+    assert found.height == windows * keys
+    assert found.select("k", "window_start").n_unique() == windows * keys
+    assert (found.get_column("total") == 2).all()
+    assert max(output.frame.height for output in step.outputs) <= 65_536
+    assert found.get_column("window_start").is_sorted() or windows > 1

@@ -1,0 +1,136 @@
+"""Windows against a model that takes one row at a time: disorder, batch cuts, tiny memory, rescaling."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from operators.element import WATERMARK_MAX, WATERMARK_MIN
+from operators.slices import Window
+from tests.unit.operators.windowed import Group, Model, Row, Subtasks, Values, batch, plan, results, spec
+
+WINDOWS = [
+    Window(10, 10),
+    Window(10, 10, 3),
+    Window(12, 4),
+    Window(10, 4, 1),  # slices of 2, windows that do not tile
+    Window(7, 3),
+    Window(3, 5),  # gaps
+    Window(1, 1),
+]
+
+
+@dataclass(frozen=True)
+class Feed:
+    """Rows as they arrive, and the watermark just before each."""
+
+    rows: list[Row]
+    watermarks: list[int]
+
+
+@st.composite
+def feeds(draw: st.DrawFn) -> Feed:
+    """Event times that move on, jump, and fall behind the watermark now and then."""
+    bound = draw(st.integers(0, 12))
+    time, highest = draw(st.integers(-50, 50)), int(WATERMARK_MIN)
+    rows: list[Row] = []
+    watermarks: list[int] = []
+    for step, back, key, value in draw(
+        st.lists(
+            st.tuples(
+                st.integers(0, 6) | st.integers(0, 60),
+                st.just(0) | st.integers(0, 30),
+                st.sampled_from(["a", "b", "c", "d", None]),
+                st.integers(-9, 9),
+            ),
+            max_size=60,
+        )
+    ):
+        time += step
+        rows.append(Row(key, value, time - back))
+        watermarks.append(highest)
+        highest = max(highest, time - back - bound)
+    return Feed(rows, watermarks)
+
+
+@st.composite
+def cuts(draw: st.DrawFn, length: int) -> list[tuple[int, int]]:
+    """Ranges of rows that make the batches."""
+    inner = draw(st.sets(st.integers(1, max(1, length - 1)), max_size=12)) if length > 1 else set()
+    return list(pairwise(sorted({0, length} | inner)))
+
+
+def the_last(emitted: list[tuple[Group, Values]]) -> dict[Group, Values]:
+    return dict(emitted)
+
+
+@pytest.mark.parametrize("rocks", [False, True], ids=["memory", "rocksdb"])
+@pytest.mark.parametrize("window", WINDOWS, ids=str)
+def test_agrees_with_the_model_however_cut_spilled_and_rescaled(window: Window, rocks: bool) -> None:
+    @settings(max_examples=8 if rocks else 60, deadline=None)
+    @given(data=st.data(), feed=feeds(), accept_for=st.sampled_from([0, 0, 1, 7, 40]))
+    def check(data: st.DataObject, feed: Feed, accept_for: int) -> None:
+        memory = data.draw(st.sampled_from([1, 40, 200, 10**6]), label="memory_rows_max")
+        # Not every watermark reaches the step before the next batch does; each row carries its own.
+        model = Model(window, accept_for)
+        with tempfile.TemporaryDirectory() as folder:
+            step = Subtasks(
+                spec(window, plan(), accept_for=accept_for), Path(folder), rocks=rocks, memory_rows_max=memory
+            )
+            for first, end in data.draw(cuts(len(feed.rows)), label="batches"):
+                rows, watermarks = feed.rows[first:end], feed.watermarks[first:end]
+                if rows:
+                    step.process(batch(rows, watermarks), model.watermark)
+                for row, watermark in zip(rows, watermarks, strict=True):
+                    model.row(row, watermark)
+                if watermarks and watermarks[-1] > model.watermark and data.draw(st.booleans(), label="watermark"):
+                    model.watermark = watermarks[-1]
+                    step.on_watermark(model.watermark)
+                    emitted = results(step.main())
+                    assert the_last(emitted) == model.closed()
+                    if not accept_for:
+                        assert len(emitted) == len(the_last(emitted))
+                match data.draw(st.sampled_from(["go on", "go on", "checkpoint", "restore"]), label="then"):
+                    case "checkpoint":
+                        step.checkpoint()
+                    case "restore":
+                        step.restore(data.draw(st.integers(1, 4), label="parallelism"))
+            model.watermark = WATERMARK_MAX
+            step.on_watermark(WATERMARK_MAX)
+            emitted = results(step.main())
+            assert the_last(emitted) == model.all()
+            if not accept_for:
+                assert len(emitted) == len(model.values), "a group was emitted twice"
+            assert sorted(map(repr, step.late())) == sorted(map(repr, model.late))
+            assert step.held_rows == 0
+            step.close()
+            assert step.late_count == len(model.late)
+            assert step.filtered_count == model.nowhere
+
+    check()
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data(), feed=feeds(), window=st.sampled_from(WINDOWS))
+def test_rows_without_their_own_watermark_take_the_step_s(data: st.DataObject, feed: Feed, window: Window) -> None:
+    model = Model(window)
+    with tempfile.TemporaryDirectory() as folder:
+        step = Subtasks(spec(window, plan()), Path(folder))
+        for first, end in data.draw(cuts(len(feed.rows)), label="batches"):
+            if rows := feed.rows[first:end]:
+                step.process(batch(rows), model.watermark)
+                for row in rows:
+                    model.row(row, model.watermark)
+                if feed.watermarks[end - 1] > model.watermark:
+                    model.watermark = feed.watermarks[end - 1]
+                    step.on_watermark(model.watermark)
+                    assert dict(results(step.main())) == model.closed()
+        step.on_watermark(WATERMARK_MAX)
+        assert dict(results(step.main())) == model.all()
+        assert sorted(map(repr, step.late())) == sorted(map(repr, model.late))
