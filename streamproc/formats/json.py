@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from io import BytesIO
 from typing import Final
 
+import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from operators.types import FieldType
@@ -26,6 +28,12 @@ _UNQUOTED: Final = r"^(?:-?[0-9][0-9.eE+-]*|(?s:[\[{].*))$"
 # A JSON number with a fraction went through float64, which keeps 15 digits of any number.
 _FLOAT_DIGITS: Final = 15
 _BEYOND_FLOAT: Final = r"^-?[0-9.]{17,}(?:e-?[0-9]+)?$"
+
+_MAY_BE_BOOLEAN: Final = 1
+_MAY_BE_OTHER: Final = 2
+_KIND_OF_FIRST: Final = np.zeros(256, np.uint8)
+_KIND_OF_FIRST[np.frombuffer(b"tf", np.uint8)] = _MAY_BE_BOOLEAN
+_KIND_OF_FIRST[np.frombuffer(b"-0123456789[{", np.uint8)] = _MAY_BE_OTHER
 
 
 class JsonDecoder:
@@ -131,12 +139,20 @@ class JsonDecoder:
 
 
 def _looks_unquoted(texts: pl.Series) -> bool:
+    """Whether a text may have been a number, boolean, array or object on the wire."""
     if texts.dtype != pl.String:
         return False
-    if (texts == "true").any() or (texts == "false").any():
+    # The first byte is the cheap test that most columns end with.
+    firsts = [np.bitwise_or.reduce(_KIND_OF_FIRST[_first_bytes(chunk)]) for chunk in texts.get_chunks()]
+    kinds = np.bitwise_or.reduce(firsts)
+    if kinds & _MAY_BE_BOOLEAN and ((texts == "true").any() or (texts == "false").any()):
         return True
-    # The first byte is a cheap test that most columns end with.
-    first = texts.cast(pl.Binary).bin.get(0, null_on_oob=True)
-    if not (first.is_between(0x2D, 0x39) | (first == 0x5B) | (first == 0x7B)).any():
-        return False
-    return bool(texts.str.contains(_UNQUOTED).any())
+    return bool(kinds & _MAY_BE_OTHER and texts.str.contains(_UNQUOTED).any())
+
+
+def _first_bytes(texts: pl.Series) -> npt.NDArray[np.uint8]:
+    """The first byte of each text (0 of an empty one; anything of a null), read in place."""
+    array = texts.to_arrow(compat_level=pl.CompatLevel.newest())
+    # Arrow's string views: 16 bytes each, a length of 4 and then the first bytes of the text.
+    views = np.frombuffer(array.buffers()[1], np.uint8)[array.offset * 16 : (array.offset + len(array)) * 16]
+    return views.reshape(-1, 16)[:, 4]

@@ -19,13 +19,15 @@ from typing import Any
 
 import pytest
 
+from operators.connector import Fetched
 from operators.element import CheckpointId
 from state.failure import Failure
 from streamproc.checkpoint.driver import CheckpointDriver
+from streamproc.dataflow.source_subtask import SourceSubtask
 from streamproc.observability.metrics import MetricRegistry, PipelineMetrics
 from streamproc.observability.status import JobObserver, JobStatus
-from streamproc.pipeline.planner import load_pipeline
 from streamproc.pipeline.logical import LogicalGraph
+from streamproc.pipeline.planner import load_pipeline
 from streamproc.runners.embedded import JobResult, RunOptions, run_pipeline
 
 FOLDER = Path(__file__).parent
@@ -42,9 +44,7 @@ def with_parallelism(graph: LogicalGraph, parallelism: int) -> LogicalGraph:
     def all_at(nodes: Mapping[str, Any]) -> dict[str, Any]:
         return {name: replace(node, parallelism=parallelism) for name, node in nodes.items()}
 
-    return replace(
-        graph, sources=all_at(graph.sources), steps=all_at(graph.steps), sinks=all_at(graph.sinks)
-    )
+    return replace(graph, sources=all_at(graph.sources), steps=all_at(graph.steps), sinks=all_at(graph.sinks))
 
 
 def run(graph: LogicalGraph) -> JobResult:
@@ -94,15 +94,27 @@ def test_crash_and_restore(
     folder: Path, crash_after: int, before: int, after: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     graph = load_pipeline(Path("pipeline.yaml"))
-    complete = CheckpointDriver._complete
+    complete, fetch = CheckpointDriver._complete, SourceSubtask._fetch
+    completed = fetches = 0
 
     async def crash(driver: CheckpointDriver, checkpoint: CheckpointId) -> None:
+        nonlocal completed
         if checkpoint == crash_after:
             raise Crash(f"after checkpoint {checkpoint}")
         await complete(driver, checkpoint)
+        completed = checkpoint
+
+    async def paced(source: SourceSubtask) -> list[Fetched]:
+        """Ten batches more for each checkpoint, so that the input lasts until the crash."""
+        nonlocal fetches
+        while fetches >= 10 * (completed + 1):  # noqa: ASYNC110  what it waits for is in another place
+            await asyncio.sleep(0.001)
+        fetches += 1
+        return await fetch(source)
 
     with monkeypatch.context() as patched:
         patched.setattr(CheckpointDriver, "_complete", crash)
+        patched.setattr(SourceSubtask, "_fetch", paced)
         assert isinstance(run(with_parallelism(graph, before)).failure, Crash)
     assert run(with_parallelism(graph, after)).status == "finished"
     assert outputs(graph) == expected(folder.name)

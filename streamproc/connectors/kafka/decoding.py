@@ -131,26 +131,19 @@ def split_id(topic: str, partition: int) -> SplitId:
 
 
 def _decode(values: list[bytes | None], form: RowFormat) -> tuple[pl.DataFrame, list[BadRecord]]:
-    payload = _joined(values, form)
-    if payload is not None:
-        try:
-            return form.decoder.decode_lines(payload, len(values)), []
-        except DecodeError:
-            pass  # one by one, then
-    return form.decoder.decode_each(values)
-
-
-def _joined(values: list[bytes | None], form: RowFormat) -> bytes | None:
-    """All values as lines; None when that is not possible."""
+    """In one piece where every record is good; one by one where not."""
     try:
-        payload = b"\n".join(values)  # type: ignore[arg-type]  # a null value raises
-    except TypeError:
-        return None
-    if payload.count(b"\n") == len(values) - 1:
-        return payload
-    if not form.one_line:
-        return None
-    return b"\n".join([value.replace(b"\n", b" ") for value in values if value is not None])
+        lines = b"\n".join(values)  # type: ignore[arg-type]  # a null value raises
+        try:
+            return form.decoder.decode_lines(lines, len(values)), []
+        except DecodeError:
+            # Perhaps only because records span lines: looked for now, since it costs every byte.
+            if form.one_line and lines.count(b"\n") != len(values) - 1:
+                lines = b"\n".join([value.replace(b"\n", b" ") for value in values if value is not None])
+                return form.decoder.decode_lines(lines, len(values)), []
+    except (TypeError, DecodeError):
+        pass
+    return form.decoder.decode_each(values)
 
 
 def _good(count: int, bad: Sequence[BadRecord]) -> pl.Series:
