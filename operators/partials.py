@@ -6,7 +6,11 @@ them. Blocks are appended, never rewritten: when memory is over its budget, and 
 run is merged, appended under (slice start, key groups), and becomes clean or is dropped. Frames are
 always merged in the order they arrived, which `first_value` and `last_value` rely on.
 
-Rows are counted by weight, because a frame of one row and a row with a long list cost more than 50 bytes.
+A key that gets rows all day is in a block of every checkpoint. So once most rows of a slice's blocks repeat
+a key, the blocks are merged too, bucket by bucket: state is bounded by the keys, not by how long a window lasts.
+
+Rows are counted by weight, because a frame of one row, and a row with a long text or list, cost more than a
+plain row does.
 """
 
 from __future__ import annotations
@@ -28,7 +32,10 @@ MERGE_ROWS: Final = 65_536  # unmerged weight that is always tolerated
 BLOCK_ROWS: Final = 65_536  # a block that would be larger is split by key group
 BLOCK_ROWS_MIN: Final = 8_192  # …and in a large slice also smaller ones, so that a bucket reads little else
 BUCKET_ROWS: Final = 500_000  # partials merged at once
-_FRAME_WEIGHT: Final = 32  # what an empty frame costs, in rows
+REWRITE_WEIGHT: Final = 262_144  # weight appended to a slice's blocks that is always tolerated…
+_REWRITE_FACTOR: Final = 3  # …and more, as many times what was left when they were last merged
+_FRAME_WEIGHT: Final = 64  # what a frame costs beside its rows (1.7 kB), in rows
+_ROW_BYTES: Final = 40  # what a plain row takes
 
 
 @dataclass(slots=True)
@@ -49,6 +56,8 @@ class _Slice:
     clean: _Run = field(default_factory=_Run)
     dirty: _Run = field(default_factory=_Run)
     stored_rows: int | None = 0  # rows in blocks; None: there are blocks, not counted yet
+    rewritten_rows: int = 0  # of them, how many there were when blocks were last merged
+    appended_weight: int = 0  # of the blocks since then
     resident: bool = True  # `clean` holds every block
 
     @property
@@ -89,10 +98,7 @@ class Partials:
         entry = self._slices[start]
         if entry.resident:
             return entry.clean.rows + entry.dirty.rows
-        if entry.stored_rows is None:
-            scan = self._blocks.scan(start, self._groups)
-            entry.stored_rows = sum(block_codec.rows_of(block.value) for block in scan)
-        return entry.stored_rows + entry.dirty.rows
+        return self._stored_rows(start, entry) + entry.dirty.rows
 
     def frames_of(self, start: int) -> list[pl.DataFrame]:
         """All partials of a slice small enough to be held in memory, oldest first."""
@@ -184,22 +190,56 @@ class Partials:
             return
         self._compact(entry.dirty)
         [frame] = entry.dirty.frames
-        stored_rows = (entry.stored_rows or 0) + frame.height
-        for groups, part in self._split(frame, stored_rows):
+        entry.stored_rows = self._stored_rows(start, entry) + frame.height
+        for groups, part in self._split(frame, self._groups, entry.stored_rows):
             self._blocks.append(start, groups, block_codec.encode(part))
-        entry.stored_rows = None if entry.stored_rows is None else stored_rows
+            entry.appended_weight += part.height + _FRAME_WEIGHT
         self._clear(entry.dirty)
         if entry.resident:
             self._append(entry.clean, frame)
             if entry.clean.wants_merge():
                 self._compact(entry.clean)
+        if entry.appended_weight > max(REWRITE_WEIGHT, _REWRITE_FACTOR * entry.rewritten_rows):
+            self._rewrite(start, entry)
 
-    def _split(self, frame: pl.DataFrame, slice_rows: int) -> Iterator[tuple[KeyGroupRange, pl.DataFrame]]:
+    def _rewrite(self, start: int, entry: _Slice) -> None:
+        """Merge a slice's blocks, unless its first bucket shows that hardly any row repeats a key."""
+        rows = self._stored_rows(start, entry)
+        buckets = split_range(self._groups, -(-rows // BUCKET_ROWS))
+        entry.appended_weight = 0
+        entry.rewritten_rows = rows
+        stored = list(self._stored(start, buckets[0]))
+        first = list(self._merge(stored))
+        if 2 * sum(frame.height for frame in first) > sum(frame.height for frame in stored):
+            return
+        del stored
+
+        def merged() -> Iterator[tuple[KeyGroupRange, bytes]]:
+            entry.rewritten_rows = 0
+            for bucket in buckets:
+                for frame in first if bucket == buckets[0] else self._merge(list(self._stored(start, bucket))):
+                    entry.rewritten_rows += frame.height
+                    for groups, part in self._split(frame, bucket, 0):
+                        yield groups, block_codec.encode(part)
+
+        self._blocks.replace(start, merged())
+        entry.stored_rows = entry.rewritten_rows
+
+    def _stored_rows(self, start: int, entry: _Slice) -> int:
+        if entry.stored_rows is None:
+            blocks = [block_codec.rows_of(block.value) for block in self._blocks.scan(start, self._groups)]
+            entry.stored_rows = sum(blocks)
+            entry.appended_weight = entry.stored_rows + len(blocks) * _FRAME_WEIGHT
+        return entry.stored_rows
+
+    def _split(
+        self, frame: pl.DataFrame, within: KeyGroupRange, slice_rows: int
+    ) -> Iterator[tuple[KeyGroupRange, pl.DataFrame]]:
         """Cut into blocks: near `BLOCK_ROWS`, smaller where the whole slice is going to be read by bucket."""
         parts = max(-(-frame.height // BLOCK_ROWS), min(-(-slice_rows // BUCKET_ROWS), frame.height // BLOCK_ROWS_MIN))
-        ranges = split_range(self._groups, parts)
+        ranges = split_range(within, parts)
         if len(ranges) == 1 or not self._key:
-            yield self._groups, frame
+            yield within, frame
             return
         groups = self._groups_of(frame)
         for span in ranges:
@@ -235,7 +275,7 @@ class Partials:
         run.merged_weight = run.weight
 
     def _append(self, run: _Run, frame: pl.DataFrame) -> None:
-        weight = self._plan.weight(frame) + _FRAME_WEIGHT
+        weight = max(self._plan.weight(frame), int(frame.estimated_size()) // _ROW_BYTES) + _FRAME_WEIGHT
         run.frames.append(frame)
         run.rows += frame.height
         run.weight += weight

@@ -108,9 +108,10 @@ class WindowAggregate:
         times = frame.get_column(TIME)
         if times.null_count():
             raise MissingEventTime(self._context.step)
-        highest = max(self._watermark, watermark)
+        highest: int = max(self._watermark, watermark)
         if ROW_WATERMARK in frame.columns:
-            highest = max(highest, frame.get_column(ROW_WATERMARK).max() or highest)  # type: ignore[assignment]
+            of_rows: int | None = frame.get_column(ROW_WATERMARK).max()  # type: ignore[assignment]
+            highest = highest if of_rows is None else max(highest, of_rows)
         earliest: int = times.min()  # type: ignore[assignment]
         if highest < self._out_of_reach_at(self._window.first_window(earliest)) and not self._window.has_gaps:
             yield from self._take(frame)  # no row is late for any window: nearly always

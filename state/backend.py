@@ -2,13 +2,14 @@
 
 Window state is kept as *blocks*: opaque byte strings appended under (slice start, key-group range)
 and read back whole. No read-modify-write: a block is written once, scanned when its window closes,
-and deleted with its slice. `state.memory` is the model, `state.rocksdb` the real thing; one contract
-suite holds them equal. All methods are synchronous and may do I/O: call them off the event loop.
+and deleted with its slice, or before when fewer blocks can say the same. `state.memory` is the model,
+`state.rocksdb` the real thing; one contract suite holds them equal. All methods are synchronous and
+may do I/O: call them off the event loop.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -50,6 +51,13 @@ class BlockState(Protocol):
 
         The blocks there at the call, read one by one as the iterator advances: do not delete the
         namespace meanwhile. Of each block only the rows in `block.filter_for(groups)` may be used.
+        """
+
+    def replace(self, namespace: int, blocks: Iterable[tuple[KeyGroupRange, bytes]]) -> None:
+        """Put `blocks` in place of all that `namespace` holds at the call.
+
+        The old ones can be scanned while `blocks` is iterated, for groups that no new block has covered yet:
+        it need not be held in memory at once. After an error the namespace may hold old and new.
         """
 
     def delete(self, namespace: int) -> None:

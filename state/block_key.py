@@ -69,9 +69,9 @@ def encode_value(name: str, namespace: int, sequence: int) -> bytes:
     return VALUE + name.encode() + b"\0" + _PLACE.pack(namespace - NAMESPACE_MIN, sequence)
 
 
-def start_of(kind: bytes, name: str, namespace: int) -> bytes:
-    """The smallest key of `kind` in `namespace`."""
-    return kind + name.encode() + b"\0" + _PLACE.pack(namespace - NAMESPACE_MIN, 0)
+def start_of(kind: bytes, name: str, namespace: int, sequence: int = 0) -> bytes:
+    """The smallest key of `kind` in `namespace` from `sequence` on."""
+    return kind + name.encode() + b"\0" + _PLACE.pack(namespace - NAMESPACE_MIN, sequence)
 
 
 def end_of(kind: bytes, name: str, namespace: int) -> bytes:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -35,6 +35,15 @@ class MemoryBlockState:
         """See `BlockState.scan`."""
         blocks = self.by_namespace.get(namespace, ())
         return iter([block for block in blocks if block.groups.intersects(groups)])
+
+    def replace(self, namespace: int, blocks: Iterable[tuple[KeyGroupRange, bytes]]) -> None:
+        """See `BlockState.replace`."""
+        old = len(self.by_namespace.get(namespace, ()))
+        for groups, value in blocks:
+            self.append(namespace, groups, value)
+        kept = self.by_namespace.pop(namespace, [])[old:]
+        if kept:
+            self.by_namespace[namespace] = kept
 
     def delete(self, namespace: int) -> None:
         """See `BlockState.delete`."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 import functools
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -72,6 +72,15 @@ class RocksBlockState:
         entries = self._backend.index(self._name, namespace)
         wanted = [entry for entry in entries if entry.groups.intersects(groups)]
         return (Block(entry.groups, self._backend.value_of(entry), entry.clipped) for entry in wanted)
+
+    def replace(self, namespace: int, blocks: Iterable[tuple[KeyGroupRange, bytes]]) -> None:
+        """See `BlockState.replace`."""
+        first_new = self._next_sequence
+        for groups, value in blocks:
+            self.append(namespace, groups, value)
+        for kind in (block_key.INDEX, block_key.VALUE):
+            start = block_key.start_of(kind, self._name, namespace)
+            self._backend.delete_range(start, block_key.start_of(kind, self._name, namespace, first_new))
 
     def delete(self, namespace: int) -> None:
         """See `BlockState.delete`."""

@@ -1,4 +1,4 @@
-"""Moves snapshots between local disk and the checkpoint store: only new files, every byte verified.
+"""Moves snapshots from local disk to the checkpoint store: only new files, each with its checksum.
 
 A stored file is written by one upload under `files/<attempt>-<checkpoint>/<sha256>` and never changed;
 later checkpoints refer to it. The upload in the name is what makes collecting garbage safe: files of an
@@ -12,15 +12,15 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from state.backend import LocalSnapshot
-from state.failure import CorruptCheckpoint, NotInStore, StateError
+from state.failure import CorruptCheckpoint, StateError
 from state.store import CheckpointStore
 
 _FILES = "files/"
 _STORED_NAME = re.compile(r"files/(\d+)-(\d+)/[0-9a-f]{64}")
-_LOCAL_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
-_IMMUTABLE = (".sst", ".blob")  # written once under a number that one database never uses twice
+IMMUTABLE: Final = (".sst", ".blob")  # written once under a number that one database never uses twice
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ def upload(
 def _upload_file(store: CheckpointStore, path: Path, known: StoredFile | None, upload_id: UploadId) -> StoredFile:
     try:
         size = path.stat().st_size
-        if known is not None and path.suffix in _IMMUTABLE and known.size == size:
+        if known is not None and path.suffix in IMMUTABLE and known.size == size:
             return known
         digest = sha256_of(path)
     except OSError as error:
@@ -65,19 +65,6 @@ def _upload_file(store: CheckpointStore, path: Path, known: StoredFile | None, u
     stored = StoredFile(f"{_FILES}{upload_id.attempt}-{upload_id.checkpoint}/{digest}", digest, size)
     store.put(stored.name, path)
     return stored
-
-
-def download(store: CheckpointStore, files: Mapping[str, StoredFile], directory: Path) -> None:
-    """Fetch the files of a snapshot into `directory`; CorruptCheckpoint when one is not what was stored."""
-    for local_name, stored in files.items():
-        if not _LOCAL_NAME.fullmatch(local_name):
-            raise CorruptCheckpoint(f"a checkpoint in {store.shown} names a local file {local_name!r}")
-        target = directory / local_name
-        try:
-            store.get(stored.name, target)
-        except NotInStore as error:
-            raise CorruptCheckpoint(f"{stored.name} ({local_name}) is missing from {store.shown}") from error
-        verify(store, stored, target)
 
 
 def verify(store: CheckpointStore, stored: StoredFile, path: Path) -> None:

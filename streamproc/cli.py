@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 
 from streamproc.installation import Shadowed, check_installation
+from streamproc.process_settings import set_threads
 
 
 class RunnerName(StrEnum):
@@ -44,9 +45,7 @@ app.add_typer(checkpoints_app, name="checkpoints")
 
 def main() -> None:
     """The program. Never shows a traceback unless asked to."""
-    # One thread per polars call: parallelism comes from subtasks, and a pool on top of them costs more
-    # than it brings. It is read once, when polars is first imported.
-    os.environ.setdefault("POLARS_MAX_THREADS", "1")
+    set_threads()
     try:
         check_installation()
     except Shadowed as error:
@@ -128,6 +127,14 @@ def run(
         int | None,
         typer.Option("--metrics-port", min=0, max=65535, help="Serve metrics and health here; 0 picks a free port."),
     ] = None,
+    metrics_host: Annotated[
+        str | None,
+        typer.Option(
+            "--metrics-host",
+            metavar="ADDRESS",
+            help="Serve them on this address and not on the loopback; nothing there asks for a token.",
+        ),
+    ] = None,
     runner: Annotated[RunnerName, typer.Option("--runner", help="Where the pipeline runs.")] = RunnerName.embedded,
     as_json: Json = False,
     log_level: Annotated[
@@ -139,15 +146,19 @@ def run(
         raise typer.BadParameter(f"{runner.value} is not available yet; embedded is", param_hint="--runner")
     if restore_from != "latest" and not restore_from.isdecimal():
         raise typer.BadParameter("give latest or a checkpoint's number", param_hint="--from")
+    if metrics_host is not None and metrics_port is None:
+        raise typer.BadParameter("needs --metrics-port too", param_hint="--metrics-host")
     if log_level is not None and log_level not in ("debug", "info", "warning", "error"):
         raise typer.BadParameter("give debug, info, warning or error", param_hint="--log-level")
     from streamproc.commands.run import RunRequest, run_file
+    from streamproc.observability.http import LOOPBACK
 
     request = RunRequest(
         until_idle=until_idle,
         checkpoints=checkpoints,
         restore_from=restore_from,
         metrics_port=metrics_port,
+        metrics_host=metrics_host or LOOPBACK,
         as_json=as_json,
         log_level=log_level,
     )

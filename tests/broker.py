@@ -27,6 +27,7 @@ from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic  # type: 
 
 KAFKA_VERSION = "4.1.0"
 SASL_USER = ("tester", "tester-secret")
+_KEYSTORE_PASSWORD = "keystore-secret"
 _START_TIMEOUT_S = 90.0
 
 _POM = f"""<project xmlns="http://maven.apache.org/POM/4.0.0"><modelVersion>4.0.0</modelVersion>
@@ -42,12 +43,16 @@ _PROPERTIES = """
 process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@127.0.0.1:{controller}
-listeners=PLAINTEXT://127.0.0.1:{port},SASL_PLAINTEXT://127.0.0.1:{sasl},CONTROLLER://127.0.0.1:{controller}
-advertised.listeners=PLAINTEXT://127.0.0.1:{port},SASL_PLAINTEXT://127.0.0.1:{sasl}
-listener.security.protocol.map=PLAINTEXT:PLAINTEXT,SASL_PLAINTEXT:SASL_PLAINTEXT,CONTROLLER:PLAINTEXT
+listeners=PLAINTEXT://127.0.0.1:{port},SASL_PLAINTEXT://127.0.0.1:{sasl},\
+SSL://127.0.0.1:{tls},CONTROLLER://127.0.0.1:{controller}
+advertised.listeners=PLAINTEXT://127.0.0.1:{port},SASL_PLAINTEXT://127.0.0.1:{sasl},SSL://localhost:{tls}
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,SASL_PLAINTEXT:SASL_PLAINTEXT,SSL:SSL,CONTROLLER:PLAINTEXT
+ssl.keystore.type=PKCS12
+ssl.keystore.location={directory}/broker.p12
+ssl.keystore.password={keystore_password}
 sasl.enabled.mechanisms=PLAIN
 listener.name.sasl_plaintext.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required \
-user_{user}="{password}";
+user_{user}="{sasl_password}";
 controller.listener.names=CONTROLLER
 inter.broker.listener.name=PLAINTEXT
 log.dirs={directory}/log
@@ -70,6 +75,8 @@ log.initial.task.delay.ms=500
 num.network.threads=2
 num.io.threads=4
 log.cleaner.backoff.ms=500
+broker.heartbeat.interval.ms=300
+broker.session.timeout.ms=1500
 """
 
 
@@ -82,7 +89,7 @@ class Broker:
 
     def __init__(self, directory: Path, port: int | None = None) -> None:
         self._directory = directory
-        self._port, self._controller, self._sasl = port or _free_port(), _free_port(), _free_port()
+        self._port, self._controller, self._sasl, self._tls = port or _free_port(), *(_free_port() for _ in range(3))
         self._process: subprocess.Popen[bytes] | None = None
         self._admin_client: AdminClient | None = None
 
@@ -95,6 +102,16 @@ class Broker:
     def sasl_bootstrap(self) -> str:
         """`host:port` of the listener that wants SASL PLAIN as `SASL_USER`."""
         return f"127.0.0.1:{self._sasl}"
+
+    @property
+    def tls_bootstrap(self) -> str:
+        """`host:port` of the TLS listener; its certificate is made out to `localhost` and signed by itself."""
+        return f"localhost:{self._tls}"
+
+    @property
+    def certificate(self) -> Path:
+        """The TLS listener's certificate (PEM)."""
+        return self._directory / "broker.pem"
 
     # --- the process
 
@@ -119,17 +136,20 @@ class Broker:
         libraries = fetch_libraries()
         self._directory.mkdir(parents=True, exist_ok=True)
         properties = self._directory / "server.properties"
-        user, password = SASL_USER
         properties.write_text(
             _PROPERTIES.format(
                 port=self._port,
                 controller=self._controller,
                 sasl=self._sasl,
+                tls=self._tls,
                 directory=self._directory,
-                user=user,
-                password=password,
+                user=SASL_USER[0],
+                sasl_password=SASL_USER[1],
+                keystore_password=_KEYSTORE_PASSWORD,
             )
         )
+        if not self.certificate.exists():
+            self._make_certificate()
         java = ["java", "-cp", f"{libraries}/*"]
         with (self._directory / "stdout.log").open("ab") as output:
             if not (self._directory / "log" / "meta.properties").exists():
@@ -147,6 +167,25 @@ class Broker:
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,  # Ctrl-C in a terminal must reach us, not the broker
             )
+
+    def _make_certificate(self) -> None:
+        keytool = ["keytool", "-storetype", "PKCS12", "-keystore", str(self._directory / "broker.p12")]
+        keytool += ["-storepass", _KEYSTORE_PASSWORD, "-alias", "broker"]
+        make = [
+            "-genkeypair",
+            "-keyalg",
+            "EC",
+            "-dname",
+            "CN=localhost",
+            "-ext",
+            "san=dns:localhost",
+            "-validity",
+            "30",
+        ]
+        subprocess.run([*keytool, *make], check=True, capture_output=True)
+        subprocess.run(
+            [*keytool, "-exportcert", "-rfc", "-file", str(self.certificate)], check=True, capture_output=True
+        )
 
     def stop(self) -> None:
         """Stop in good order; the data stays."""
@@ -218,10 +257,10 @@ class Broker:
         partition: int = 0,
         keys: Sequence[bytes | None] | None = None,
         headers: list[tuple[str, str | bytes | None]] | None = None,
-        **config: str | int,
+        config: Mapping[str, str | int] | None = None,
     ) -> None:
         """Write records to one partition, in order, and wait until they are acknowledged."""
-        producer = Producer({"bootstrap.servers": self.bootstrap, "linger.ms": 5, "acks": "all", **config})
+        producer = Producer({"bootstrap.servers": self.bootstrap, "linger.ms": 5, "acks": "all", **(config or {})})
         failures: list[object] = []
 
         def delivered(error: object, _: Message) -> None:
@@ -276,8 +315,9 @@ class Broker:
 
 def fetch_libraries() -> Path:
     """The folder of Kafka's jars, fetched by Maven on first use; `BrokerUnavailable` says what is missing."""
-    if shutil.which("java") is None:
-        raise BrokerUnavailable("java is not on the path (a JDK 17 or later is needed)")
+    for program in ("java", "keytool"):
+        if shutil.which(program) is None:
+            raise BrokerUnavailable(f"{program} is not on the path (a JDK 17 or later is needed)")
     if ready := os.environ.get("STREAMPROC_TEST_KAFKA_LIBS"):
         return Path(ready)
     cache = Path(os.environ.get("STREAMPROC_TEST_CACHE") or Path(__file__).parent.parent / ".cache" / "kafka")
@@ -325,13 +365,13 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=9092)
     parser.add_argument("--topic", action="append", default=[], metavar="NAME[:PARTITIONS]")
     options = parser.parse_args()
-    with running(options.port) as broker:
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with contextlib.suppress(KeyboardInterrupt), running(options.port) as broker:
         for topic in options.topic:
             name, _, partitions = topic.partition(":")
             broker.create_topic(name, int(partitions or 1))
         print(f"Kafka {KAFKA_VERSION} on {broker.bootstrap}; Ctrl-C stops it", flush=True)
-        with contextlib.suppress(KeyboardInterrupt):
-            signal.pause()
+        signal.pause()
 
 
 if __name__ == "__main__":

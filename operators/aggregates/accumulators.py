@@ -104,7 +104,6 @@ class Sum(OneColumn):
         return INT64 if self.input.is_integer() else FLOAT64
 
     def partial(self, nulls: bool) -> list[pl.Expr]:
-        # in a batch only int64 can overflow
         return [self._sum(pl.col(self.source), self.input, nulls).alias(self.name)]
 
     def merge(self) -> list[pl.Expr]:
@@ -170,7 +169,7 @@ class Moments:
 
     def merge(self) -> list[pl.Expr]:
         n, mean, m2 = (pl.col(name) for name in self.names)
-        merged_mean = (n * mean).sum() / n.sum()
+        merged_mean = pl.when(n.sum() > 0).then((n * mean).sum() / n.sum())  # 0 ÷ 0 would poison later merges
         between = (n * (mean - merged_mean).pow(2)).sum()
         return [
             n.sum(),
@@ -217,11 +216,14 @@ class Edge:
         return [self._edge(value).alias(self.name), self._edge(time).alias(self.name + "_time")]
 
     def merge(self) -> list[pl.Expr]:
-        """No value has no time either, so it is chosen only where there is nothing else."""
+        """No value has no time either, so it is chosen only where there is nothing else.
+
+        Not by `arg_min` and `arg_max`: which of equals they take depends on whether polars believes the
+        column to be sorted, and inside a group it goes on believing so of a column reversed.
+        """
         value, time = pl.col(self.name), pl.col(self.name + "_time")
-        if self.last:  # `arg_max` takes the first of equals, wanted is the last
-            return [value.reverse().get(time.reverse().arg_max()), time.max()]
-        return [value.get(time.arg_min()), time.min()]
+        extreme = time.max() if self.last else time.min()
+        return [self._edge(value.filter(time == extreme)), extreme]
 
     def finish(self) -> pl.Expr:
         return pl.col(self.name)

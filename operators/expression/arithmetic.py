@@ -13,6 +13,7 @@ from typing import Final, Literal
 
 import polars as pl
 
+from operators.expression.bounds import YEARS_MAX, bounded
 from operators.expression.error import ExpressionError
 from operators.expression.promotion import convert, decimal_type, scale_of, unify
 from operators.expression.value import (
@@ -37,7 +38,7 @@ _DIVISION_SCALE_MIN: Final = 6
 def arithmetic(operator: Operator, left: Value, right: Value, guard: Guard) -> Value:
     """`left operator right`. `guard` blanks rows for which the result is not wanted, so they cannot raise."""
     if _is_temporal(left) or _is_temporal(right):
-        return _temporal(operator, left, right)
+        return _temporal(operator, left, right, guard)
     if not all(value.is_number or value.is_null for value in (left, right)):
         names = f"{type_name(left.dtype)} {operator} {type_name(right.dtype)}"
         raise ExpressionError(f"{names} is not defined{_hint(left, right)}")
@@ -144,14 +145,14 @@ def _is_temporal(value: Value) -> bool:
     return value.is_timestamp or value.is_interval or value.dtype == DATE
 
 
-def _temporal(operator: Operator, left: Value, right: Value) -> Value:
+def _temporal(operator: Operator, left: Value, right: Value, guard: Guard) -> Value:
     if operator == "+" and left.is_interval and not right.is_interval:
         left, right = right, left
     if operator in ("+", "-") and right.is_interval:
         if left.is_interval:
             return _interval_sum(operator, left, right)
         if left.is_timestamp or left.dtype == DATE:
-            return _shift(left, right if operator == "+" else negate(right, lambda expr: expr))
+            return _shift(Value(guard(left.expr), left.dtype), right if operator == "+" else negate(right, guard))
     if operator == "-" and left.dtype == DATE and right.dtype == DATE:
         return Value((left.expr - right.expr).dt.total_days().cast(INT64), INT64)
     if operator == "-" and (left.is_timestamp or right.is_timestamp):
@@ -165,8 +166,7 @@ def _shift(moment: Value, by: Value) -> Value:
     """A timestamp or date moved by an interval; a date stays a date under whole days."""
     span = by.constant
     if not isinstance(span, IntervalLiteral):
-        expr = moment.expr.cast(TIMESTAMP) + by.expr
-        return Value(expr, TIMESTAMP)
+        return Value(bounded(moment.expr.cast(TIMESTAMP) + by.expr, TIMESTAMP), TIMESTAMP)
     resolution_us = _DAY_US if moment.dtype == DATE else 1000 if moment.dtype == TIMESTAMP_MS else 1
     if span.microseconds % resolution_us:
         moment = Value(moment.expr.cast(TIMESTAMP), TIMESTAMP)
@@ -176,7 +176,7 @@ def _shift(moment: Value, by: Value) -> Value:
     if span.microseconds:
         unit: Literal["ms", "us"] = "ms" if moment.dtype == TIMESTAMP_MS else "us"
         expr = expr + pl.lit(timedelta(microseconds=span.microseconds), dtype=pl.Duration(unit))
-    return Value(expr.cast(moment.dtype), moment.dtype)
+    return Value(bounded(expr.cast(moment.dtype), moment.dtype), moment.dtype)
 
 
 def _interval_sum(operator: Operator, left: Value, right: Value) -> Value:
@@ -190,6 +190,8 @@ def _interval_sum(operator: Operator, left: Value, right: Value) -> Value:
 def _interval(span: IntervalLiteral) -> Value:
     if span.months and span.microseconds:
         raise ExpressionError("an interval of months and of a fixed time cannot be one; add them one after the other")
+    if abs(span.months) > 12 * YEARS_MAX or abs(span.microseconds) > 366 * YEARS_MAX * _DAY_US:
+        raise ExpressionError(f"an interval is at most {YEARS_MAX} years long")
     length = timedelta(microseconds=span.microseconds) if not span.months else None
     return Value(pl.lit(length, dtype=INTERVAL), INTERVAL, span)
 

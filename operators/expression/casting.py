@@ -11,6 +11,7 @@ from typing import Final
 import polars as pl
 from sqlglot import exp
 
+from operators.expression.bounds import bounded
 from operators.expression.error import ExpressionError, near_name
 from operators.expression.promotion import parse_date, parse_timestamp
 from operators.expression.value import (
@@ -101,7 +102,7 @@ def text_to_timestamp(text: pl.Expr, dtype: pl.DataType, *, strict: bool) -> pl.
         .str.replace(r"(T\d{2}:\d{2}:\d{2}(?:\.\d+)?)$", "${1}+00:00")
     )
     parsed = normal.str.to_datetime("%Y-%m-%dT%H:%M:%S%.f%:z", time_unit="us", strict=strict)
-    return parsed.cast(dtype)
+    return bounded(parsed.cast(dtype), dtype, strict=strict)
 
 
 def to_text(value: Value) -> pl.Expr:
@@ -144,14 +145,14 @@ def _from_text(text: pl.Expr, to: Value, plain: pl.Expr, strict: bool) -> pl.Exp
     if to.is_number or to.dtype == BINARY:
         return plain
     if to.dtype == DATE:
-        return text.str.to_date("%Y-%m-%d", strict=strict)
+        return bounded(text.str.to_date("%Y-%m-%d", strict=strict), DATE, strict=strict)
     if to.is_timestamp:
         return text_to_timestamp(text, to.dtype, strict=strict)
     if to.dtype == BOOLEAN:
         lower = text.str.to_lowercase()
         number = pl.when(lower.is_in(_TRUE)).then(pl.lit("1")).when(lower.is_in(_FALSE)).then(pl.lit("0"))
-        # any other text stays itself, so that the strict conversion fails on it and names it
-        return number.otherwise(text).cast(pl.Int8, strict=strict).cast(BOOLEAN)
+        # any other text becomes what is no number either, so that the strict conversion fails and names it
+        return number.otherwise(pl.lit("not a boolean: ") + text).cast(pl.Int8, strict=strict).cast(BOOLEAN)
     return None
 
 

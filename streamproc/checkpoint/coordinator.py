@@ -32,10 +32,11 @@ class Acknowledged:
 
 @dataclass(frozen=True, slots=True)
 class Declined:
-    """A subtask, or the manifest, could not be written."""
+    """A subtask, or the manifest, could not be written. `refused`: the store will never take it."""
 
     checkpoint: CheckpointId
     reason: str
+    refused: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +83,10 @@ class Abort:
 
 @dataclass(frozen=True, slots=True)
 class FailJob:
-    """More checkpoints in a row have failed than are tolerated."""
+    """More checkpoints in a row have failed than are tolerated, or no other can succeed either (`refused`)."""
 
     reason: str
+    refused: bool = False
 
 
 Command = InjectBarriers | CreateManifest | Complete | Abort | FailJob
@@ -131,6 +133,8 @@ class CheckpointCoordinator:
         if isinstance(event, Expired):
             waited = ", ".join(f"{vertex}[{index}]" for vertex, index in sorted(self._pending.missing))
             return self._abort(event.checkpoint, f"timed out; not acknowledged by: {waited or 'the manifest'}")
+        if event.refused:
+            return [*self._abort(event.checkpoint, event.reason)[:1], FailJob(event.reason, refused=True)]
         return self._abort(event.checkpoint, event.reason)
 
     def _begin(self) -> list[Command]:

@@ -7,15 +7,16 @@ claims, let sinks commit, remove what is subsumed. The next checkpoint starts on
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import structlog
 
 from operators.element import CheckpointId
-from state.failure import AlreadyExists, Failure
+from state.failure import AlreadyExists, CorruptCheckpoint, Failure, StoreRefused
 from state.snapshot import UploadId, collect
 from state.store import CheckpointStore
 from streamproc.checkpoint.coordinator import (
@@ -39,6 +40,7 @@ from streamproc.checkpoint.manifest import (
     Manifest,
     assemble,
     attempt_of,
+    checkpoint_of,
     committed_name,
     manifest_name,
 )
@@ -101,9 +103,9 @@ class CheckpointDriver:
         """A subtask's part is durable."""
         self._events.put_nowait(Acknowledged(subtask, checkpoint, part))
 
-    def decline(self, checkpoint: CheckpointId, reason: str) -> None:
+    def decline(self, checkpoint: CheckpointId, reason: str, *, refused: bool) -> None:
         """A subtask's part could not be written."""
-        self._events.put_nowait(Declined(checkpoint, reason))
+        self._events.put_nowait(Declined(checkpoint, reason, refused))
 
     # -- the cycle
 
@@ -191,8 +193,8 @@ class CheckpointDriver:
             case Abort(checkpoint, reason):
                 self._observer.metrics.checkpoints_total("aborted").inc()
                 log.warning("checkpoint aborted", checkpoint=checkpoint, reason=reason)
-            case FailJob(reason):
-                raise TooManyFailedCheckpoints(reason)
+            case FailJob(reason, refused):
+                raise StoreRefused(reason) if refused else TooManyFailedCheckpoints(reason)
         return None
 
     async def _create_manifest(self, checkpoint: CheckpointId, parts: list[Mapping[str, Any]]) -> Event:
@@ -208,7 +210,8 @@ class CheckpointDriver:
         try:
             newer = await asyncio.to_thread(self._create_and_look, manifest)
         except Failure as failure:
-            return Declined(checkpoint, f"the manifest could not be written: {failure}")
+            refused = isinstance(failure, StoreRefused)
+            return Declined(checkpoint, f"the manifest could not be written: {failure}", refused)
         if newer is not None:
             raise Superseded(
                 f"attempt {newer} of {self._pipeline} has taken over from this one (attempt {self._attempt}); "
@@ -253,19 +256,31 @@ class CheckpointDriver:
 def tidy(store: CheckpointStore, attempt: int, checkpoint: CheckpointId, keep: int) -> None:
     """Mark `checkpoint` committed; keep the newest `keep`; delete files nothing refers to any more."""
     store.create(committed_name(checkpoint), b"")
-    checkpoints = [c for c in list_checkpoints(store) if c <= checkpoint]
-    for old in checkpoints[:-keep]:
-        store.delete(manifest_name(old))
-        store.delete(committed_name(old))
-    kept = [read_manifest(store, c) for c in checkpoints[-keep:]]
+    checkpoints = [c for c in list_checkpoints(store) if c <= checkpoint][-keep:]
+    _check_not_superseded(store, attempt)
+    for name, _ in store.list("chk-"):  # sorted: the mark of a commit goes before its manifest
+        if (old := checkpoint_of(name)) is not None and old < checkpoints[0]:
+            store.delete(name)
+    kept = list(_readable(store, checkpoints))
 
     def live() -> set[str]:
-        if newer_attempt(store, attempt) is not None:
-            raise Superseded("another attempt has taken over: what it needs is not ours to judge")
+        _check_not_superseded(store, attempt)
         return {file.name for manifest in kept for file in manifest.files()}
 
     collect(store, live, UploadId(attempt, checkpoint))
     for name, _ in store.list("attempts/"):
         number = attempt_of(name)
-        if number is not None and number < min(manifest.attempt for manifest in kept):
+        if number is not None and number < min((manifest.attempt for manifest in kept), default=attempt):
             store.delete(name)
+
+
+def _check_not_superseded(store: CheckpointStore, attempt: int) -> None:
+    if newer_attempt(store, attempt) is not None:
+        raise Superseded("another attempt has taken over: what it needs is not ours to judge")
+
+
+def _readable(store: CheckpointStore, checkpoints: Sequence[CheckpointId]) -> Iterator[Manifest]:
+    """Their manifests, without those that are damaged: nobody can go on from them."""
+    for checkpoint in checkpoints:
+        with contextlib.suppress(CorruptCheckpoint):
+            yield read_manifest(store, checkpoint)

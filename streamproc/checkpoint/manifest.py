@@ -27,7 +27,7 @@ from state.snapshot import StoredFile
 VERSION: Final = 1
 Kind = Literal["periodic", "stop", "finished"]
 
-_MANIFEST = re.compile(r"chk-(\d+)/manifest\.json")
+_CHECKPOINT = re.compile(r"chk-(\d+)/(manifest\.json|committed)")
 _ATTEMPT = re.compile(r"attempts/(\d+)(-restored)?")
 
 
@@ -52,8 +52,8 @@ def restored_name(attempt: int) -> str:
 
 
 def checkpoint_of(name: str) -> CheckpointId | None:
-    """The checkpoint whose manifest is called `name`."""
-    match = _MANIFEST.fullmatch(name)
+    """The checkpoint that a manifest or a commit mark called `name` belongs to."""
+    match = _CHECKPOINT.fullmatch(name)
     return CheckpointId(int(match[1])) if match else None
 
 

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+
+import structlog
 
 from operators.element import CheckpointId
 from state.failure import AlreadyExists, CorruptCheckpoint, Failure, NotInStore
@@ -21,9 +23,12 @@ from streamproc.checkpoint.manifest import (
     attempt_name,
     attempt_of,
     checkpoint_of,
+    committed_name,
     manifest_name,
     restored_name,
 )
+
+log = structlog.get_logger("streamproc.checkpoint")
 
 
 class Superseded(Failure):
@@ -54,7 +59,15 @@ class Claim:
     attempt: int
     restored: Manifest | None
     next_checkpoint: CheckpointId
-    skipped: tuple[str, ...]  # checkpoints of the lineage that could not be read, and why
+    skipped: tuple[str, ...]  # damage of checkpoints newer than `restored`
+
+
+@dataclass(frozen=True, slots=True)
+class StoredCheckpoints:
+    """What a store holds of checkpoints: those that can be read, and what is wrong with the others."""
+
+    manifests: Mapping[CheckpointId, Manifest]
+    damage: Mapping[CheckpointId, str]
 
 
 def lineage(attempts: Sequence[Attempt], manifests: Mapping[CheckpointId, int]) -> list[CheckpointId]:
@@ -76,14 +89,23 @@ def read_attempts(store: CheckpointStore) -> list[Attempt]:
     found = []
     for name, _ in store.list("attempts/"):
         number = attempt_of(name)
-        if number is not None and name == restored_name(number):
+        if number is None or name != restored_name(number):
+            continue
+        try:
             found.append(Attempt(number, json.loads(store.read(name))["restored_from"]))
+        except NotInStore:
+            continue  # a running attempt has just removed it
+        except (ValueError, KeyError, TypeError):
+            # What older attempts completed may be a zombie's, then: better to go on from none of it.
+            log.error("the record of an attempt is damaged, older checkpoints are not used", file=name)
+            found.append(Attempt(number, None))
     return found
 
 
 def list_checkpoints(store: CheckpointStore) -> list[CheckpointId]:
     """Checkpoints that have a manifest, ascending."""
-    return sorted(c for name, _ in store.list("chk-") if (c := checkpoint_of(name)) is not None)
+    found = ((checkpoint_of(name), name) for name, _ in store.list("chk-"))
+    return sorted(c for c, name in found if c is not None and name == manifest_name(c))
 
 
 def read_manifest(store: CheckpointStore, checkpoint: CheckpointId) -> Manifest:
@@ -92,14 +114,28 @@ def read_manifest(store: CheckpointStore, checkpoint: CheckpointId) -> Manifest:
     return Manifest.from_bytes(store.read(name), name)
 
 
-def claim(store: CheckpointStore, wanted: CheckpointId | None = None) -> Claim:
-    """Take the next attempt. `wanted`: go on from this checkpoint instead of the newest."""
+def claim(
+    store: CheckpointStore, wanted: CheckpointId | None = None, *, fetch: Callable[[Manifest], None] = lambda _: None
+) -> Claim:
+    """Take the next attempt, and go on from the newest checkpoint that is whole (or from `wanted` and no other).
+
+    `fetch` brings a checkpoint's files here; when it raises CorruptCheckpoint the one before is tried. What is
+    recorded is what was fetched, so no later attempt goes on from a checkpoint that was passed over. Raises
+    CorruptCheckpoint when there are checkpoints and none is whole: beginning anew would write every result again.
+    """
     number = _take_number(store)
-    restored, skipped = _choose(store, number, wanted)
+    stored = survey(store)
+    restored: Manifest | None
+    skipped: tuple[str, ...] = ()
+    if wanted is None:
+        attempts = [attempt for attempt in read_attempts(store) if attempt.number < number]
+        restored, skipped = _newest_whole(stored, attempts, fetch)
+    else:
+        restored = _wanted(stored, wanted)
+        fetch(restored)
     body = {"restored_from": restored.checkpoint if restored else None}
     store.create(restored_name(number), json.dumps(body).encode())
-    newest = max(list_checkpoints(store), default=0)
-    return Claim(number, restored, CheckpointId(newest + 1), tuple(skipped))
+    return Claim(number, restored, CheckpointId(_newest_number(store) + 1), skipped)
 
 
 def _take_number(store: CheckpointStore) -> int:
@@ -124,22 +160,54 @@ def newer_attempt(store: CheckpointStore, attempt: int) -> int | None:
     return newest if newest > attempt else None
 
 
-def _choose(store: CheckpointStore, number: int, wanted: CheckpointId | None) -> tuple[Manifest | None, list[str]]:
-    """The newest readable manifest of the lineage before attempt `number`, and what could not be read."""
-    attempts = [attempt for attempt in read_attempts(store) if attempt.number < number]
+def survey(store: CheckpointStore) -> StoredCheckpoints:
+    """Read every manifest."""
+    names = {name for name, _ in store.list("chk-")}
     manifests: dict[CheckpointId, Manifest] = {}
-    skipped: list[str] = []
-    for checkpoint in list_checkpoints(store):
+    damage: dict[CheckpointId, str] = {}
+    for checkpoint in sorted({c for name in names if (c := checkpoint_of(name)) is not None}):
+        name = manifest_name(checkpoint)
+        if name not in names:
+            damage[checkpoint] = f"{name} is missing, although {committed_name(checkpoint)} is there"
+            continue
         try:
             manifests[checkpoint] = read_manifest(store, checkpoint)
         except CorruptCheckpoint as failure:
-            skipped.append(str(failure))
+            damage[checkpoint] = str(failure)
         except NotInStore:
             continue  # a running attempt has just removed it
-    if wanted is not None:
-        if wanted not in manifests:
-            there = ", ".join(map(str, manifests)) or "none"
-            raise UnknownCheckpoint(f"there is no checkpoint {wanted} to start from; there are: {there}")
-        return manifests[wanted], skipped
-    valid = lineage(attempts, {c: m.attempt for c, m in manifests.items()})
-    return manifests[valid[0]] if valid else None, skipped
+    return StoredCheckpoints(manifests, damage)
+
+
+def _newest_number(store: CheckpointStore) -> int:
+    """The highest number a checkpoint has left a trace of: a new one must not find the mark of another's commit."""
+    return max((c for name, _ in store.list("chk-") if (c := checkpoint_of(name)) is not None), default=0)
+
+
+def _wanted(stored: StoredCheckpoints, wanted: CheckpointId) -> Manifest:
+    if wanted in stored.manifests:
+        return stored.manifests[wanted]
+    if wanted in stored.damage:
+        raise CorruptCheckpoint(f"cannot start from checkpoint {wanted}: {stored.damage[wanted]}")
+    there = ", ".join(map(str, stored.manifests)) or "none"
+    raise UnknownCheckpoint(f"there is no checkpoint {wanted} to start from; there are: {there}")
+
+
+def _newest_whole(
+    stored: StoredCheckpoints, attempts: Sequence[Attempt], fetch: Callable[[Manifest], None]
+) -> tuple[Manifest | None, tuple[str, ...]]:
+    """The newest checkpoint of the lineage that can be fetched, and the damage of newer ones. None: there is none."""
+    damage = dict(stored.damage)
+    for checkpoint in lineage(attempts, {c: m.attempt for c, m in stored.manifests.items()}):
+        try:
+            fetch(stored.manifests[checkpoint])
+        except CorruptCheckpoint as failure:
+            damage[checkpoint] = f"checkpoint {checkpoint}: {failure}"
+        else:
+            return stored.manifests[checkpoint], tuple(damage[c] for c in sorted(damage) if c > checkpoint)
+    if damage:
+        raise CorruptCheckpoint(
+            f"none of the checkpoints can be used: {'; '.join(damage[c] for c in sorted(damage, reverse=True))}. "
+            "To begin anew, which writes all results again, use another --checkpoints location"
+        )
+    return None, ()

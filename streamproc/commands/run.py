@@ -20,7 +20,7 @@ from operators.element import CheckpointId
 from streamproc.checkpoint.recovery import UnknownCheckpoint
 from streamproc.commands.session import DONE, FAILED, WRONG_INPUT, Session, describe, print_json
 from streamproc.dataflow.deployment import IncompatibleCheckpoint
-from streamproc.observability.http import metrics_served
+from streamproc.observability.http import LOOPBACK, metrics_served
 from streamproc.observability.logging import configure_logging
 from streamproc.observability.loop_lag import loop_lag_measured
 from streamproc.observability.metrics import MetricRegistry, PipelineMetrics
@@ -28,6 +28,7 @@ from streamproc.observability.progress import progress_shown
 from streamproc.observability.status import JobObserver, JobStatus
 from streamproc.pipeline.logical import LogicalGraph
 from streamproc.pipeline.planner import load_pipeline
+from streamproc.process_settings import set_memory
 from streamproc.runners.embedded import JobResult, RunOptions, run_pipeline
 
 log = structlog.get_logger("streamproc.run")
@@ -43,7 +44,8 @@ class RunRequest:
     until_idle: bool = False
     checkpoints: str | None = None
     restore_from: str = "latest"
-    metrics_port: int | None = None
+    metrics_port: int | None = None  # None: not served
+    metrics_host: str = LOOPBACK
     as_json: bool = False
     log_level: str | None = None
 
@@ -106,6 +108,7 @@ class Outcome:
 
 def run_graph(session: Session, graph: LogicalGraph, request: RunRequest) -> Outcome:
     """Run to the end, or to the first signal's checkpoint."""
+    set_memory()
     status = JobStatus(graph.pipeline)
     began = time.monotonic()
     with asyncio.Runner(loop_factory=_new_loop) as runner:
@@ -135,8 +138,10 @@ async def _run(session: Session, graph: LogicalGraph, request: RunRequest, statu
     async with AsyncExitStack() as around:
         await around.enter_async_context(loop_lag_measured(registry.event_loop_lag))
         if request.metrics_port is not None:
-            port = await around.enter_async_context(metrics_served(registry, [status], request.metrics_port))
-            log.info("metrics and health are served", url=f"http://127.0.0.1:{port}/metrics")
+            host = request.metrics_host
+            port = await around.enter_async_context(metrics_served(registry, [status], request.metrics_port, host))
+            shown = f"[{host}]" if ":" in host else host  # an IPv6 address
+            log.info("metrics and health are served", url=f"http://{shown}:{port}/metrics")
         around.enter_context(_stopped_by_signals(session, stop, console))
         await around.enter_async_context(progress_shown(status, console, live=_may_draw(graph, console)))
         return await run_pipeline(graph, options, observer)

@@ -7,6 +7,7 @@ earlier attempt left, writers open, and only then do sources read.
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +18,9 @@ from operators.operator import Counters, OperatorContext
 from state.backend import LocalSnapshot, StateBackend
 from state.failure import Failure
 from state.key_group import KeyGroupRange, range_of_subtask
+from state.restored_files import RestoredFiles
 from state.rocksdb import RocksBackend
-from state.snapshot import StoredFile, UploadId, download, upload
+from state.snapshot import StoredFile, UploadId, upload
 from state.store import CheckpointStore
 from streamproc.checkpoint.manifest import Manifest, StepPart
 from streamproc.connectors import make_sink, make_source
@@ -40,7 +42,7 @@ from streamproc.pipeline.physical import Edge, PhysicalGraph, Stage, Vertex
 
 _CHANNEL_BATCHES = 2  # a channel holds this many full batches: one being read, one waiting
 _CHANNEL_BYTES_MAX = 16 << 20
-_MEMORY_ROWS_MAX = 4_000_000  # partial rows of one job kept in memory; beyond that they are in RocksDB only
+_MEMORY_ROWS_MAX = 2_000_000  # partial rows of one job kept in memory; beyond that they are in RocksDB only
 
 
 class IncompatibleCheckpoint(Failure):
@@ -73,13 +75,14 @@ class Deployment:
         directory: Path,
         attempt: int,
         restored: Manifest | None,
+        files: RestoredFiles,
         observer: JobObserver,
         *,
         committed: bool,
     ) -> None:
-        """`committed`: the sinks are known to have committed `restored`."""
+        """`files`: those of `restored`, fetched. `committed`: the sinks are known to have committed it."""
         self._graph = graph
-        self._store = store
+        self._files = files
         self._committed = committed
         self._directory = directory
         self._uploader = StoreUploader(store, attempt)
@@ -251,13 +254,15 @@ class Deployment:
         if not parts:
             return RocksBackend.create(database, groups)
         if len(parts) == 1 and parts[0].groups == groups:
-            download(self._store, parts[0].files, database)
+            self._files.place(parts[0].files, database)
             return RocksBackend.open_restored(database, groups)
-        old = []
-        for number, part in enumerate(parts):
-            old.append(directory / f"old-{number}")
-            download(self._store, part.files, old[-1])
-        return RocksBackend.restore_clipped(database, groups, old)
+        old = [directory / f"old-{number}" for number in range(len(parts))]
+        for part, place in zip(parts, old, strict=True):
+            self._files.place(part.files, place)
+        backend = RocksBackend.restore_clipped(database, groups, old)
+        for place in old:
+            shutil.rmtree(place, ignore_errors=True)
+        return backend
 
     def _parts_for(self, step: str, groups: KeyGroupRange) -> list[StepPart]:
         if self._restored is None:

@@ -112,6 +112,9 @@ class SourceSubtask(Subtask):
                     checkpoint = barrier.result()
                     barrier = asyncio.create_task(self._barriers.get())
                     await self._checkpoint(checkpoint, {"sources": {self._source.name: self._snapshot()}})
+                    if self._halted and fetching is not None:
+                        await _cancelled(fetching)  # what it has fetched is behind the last barrier
+                        fetching = None
                 elif fetching is not None and fetching.done():
                     pieces = fetching.result()
                     fetching = None
@@ -122,17 +125,16 @@ class SourceSubtask(Subtask):
         finally:
             barrier.cancel()
             if fetching is not None:
-                fetching.cancel()
-                await asyncio.gather(fetching, return_exceptions=True)
+                await _cancelled(fetching)
 
     async def _fetch(self) -> list[Fetched]:
-        """One round: what is there; when that is little, what comes within half of `max_delay` too (the
-        other half is for the way through the pipeline)."""
+        """One round: what is there; when that is little, what comes within a third of `max_delay` too (the
+        rest is for the way through the pipeline)."""
         max_rows = self._batch.max_rows
         pieces = list(await self._reader.fetch(max_rows, _IDLE_FETCH_S))
         rows = sum(piece.rows for piece in pieces)
         if 0 < rows < max_rows // 4 and self._batch.max_delay and not any(piece.finished for piece in pieces):
-            await asyncio.sleep(self._batch.max_delay / 2000)
+            await asyncio.sleep(self._batch.max_delay / 3000)
             pieces += await self._reader.fetch(max_rows, 0.0)
         return pieces
 
@@ -208,3 +210,8 @@ class SourceSubtask(Subtask):
             }
             for split, position in self._positions.items()
         }
+
+
+async def _cancelled(task: asyncio.Task[Sequence[Fetched]]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)

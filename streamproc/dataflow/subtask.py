@@ -19,6 +19,7 @@ import polars as pl
 from operators.connector import SinkWriter
 from operators.element import TIME, Barrier, CheckpointId, RecordBatch, Watermark
 from state.backend import LocalSnapshot, StateBackend
+from state.failure import StoreRefused
 from state.key_group import KeyGroupRange
 from state.snapshot import StoredFile
 from streamproc.checkpoint.coordinator import SubtaskId
@@ -39,8 +40,8 @@ class CheckpointReporter(Protocol):
     def acknowledge(self, subtask: SubtaskId, checkpoint: CheckpointId, part: Mapping[str, Any]) -> None:
         """The part is durable."""
 
-    def decline(self, checkpoint: CheckpointId, reason: str) -> None:
-        """The part could not be written; the job goes on."""
+    def decline(self, checkpoint: CheckpointId, reason: str, *, refused: bool) -> None:
+        """The part could not be written. The job goes on, unless the store `refused` it for good."""
 
 
 class SnapshotUploader(Protocol):
@@ -233,7 +234,8 @@ class Subtask:
                     }
                 }
         except Exception as error:
-            self._parts.reporter.decline(checkpoint, f"{self.id[0]}[{self.id[1]}]: {error}")
+            refused = isinstance(error, StoreRefused)
+            self._parts.reporter.decline(checkpoint, f"{self.id[0]}[{self.id[1]}]: {error}", refused=refused)
             return
         self._parts.reporter.acknowledge(self.id, checkpoint, part)
 

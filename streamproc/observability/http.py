@@ -9,12 +9,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-
-from aiohttp import web
+from typing import TYPE_CHECKING
 
 from state.failure import Failure
 from streamproc.observability.metrics import CONTENT_TYPE, MetricRegistry
 from streamproc.observability.status import JobStatus
+
+if TYPE_CHECKING:
+    from aiohttp import web  # imported where it is used: a tenth of a second that most runs need not wait
 
 LOOPBACK = "127.0.0.1"
 
@@ -30,6 +32,8 @@ async def metrics_served(
     registry: MetricRegistry, statuses: Sequence[JobStatus], port: int, host: str = LOOPBACK
 ) -> AsyncIterator[int]:
     """Serve while the block runs; gives the port (one the system picked, for 0)."""
+    from aiohttp import web
+
     runner = web.AppRunner(_application(registry, statuses), access_log=None, shutdown_timeout=1.0)
     await runner.setup()
     try:
@@ -43,6 +47,8 @@ async def metrics_served(
 
 
 def _application(registry: MetricRegistry, statuses: Sequence[JobStatus]) -> web.Application:
+    from aiohttp import web
+
     async def metrics(request: web.Request) -> web.Response:
         text = await asyncio.to_thread(registry.render)
         return web.Response(body=text, headers={"Content-Type": CONTENT_TYPE})

@@ -13,6 +13,7 @@ import structlog
 
 from operators.element import CheckpointId
 from state.failure import Failure
+from state.restored_files import RestoredFiles
 from state.store import CheckpointStore
 from streamproc.checkpoint.coordinator import SubtaskId
 from streamproc.checkpoint.driver import CheckpointDriver, Ending
@@ -67,8 +68,8 @@ class _Reporter:
     def acknowledge(self, subtask: SubtaskId, checkpoint: CheckpointId, part: Mapping[str, Any]) -> None:
         self.driver.acknowledge(subtask, checkpoint, part)
 
-    def decline(self, checkpoint: CheckpointId, reason: str) -> None:
-        self.driver.decline(checkpoint, reason)
+    def decline(self, checkpoint: CheckpointId, reason: str, *, refused: bool) -> None:
+        self.driver.decline(checkpoint, reason, refused=refused)
 
 
 async def run_pipeline(graph: LogicalGraph, options: RunOptions, observer: JobObserver) -> JobResult:
@@ -115,12 +116,11 @@ async def _attempt(
 ) -> JobResult:
     """One attempt, from claim to end. Raises whatever makes it fail."""
     job = graph.logical.job
-    claimed = await asyncio.to_thread(claim, store, restore_from)
+    files = RestoredFiles(store, directory / "restored")
+    claimed = await asyncio.to_thread(claim, store, restore_from, fetch=lambda manifest: files.fetch(manifest.files()))
     restored = claimed.restored
-    for skipped in claimed.skipped:
-        log.error(
-            "checkpoint unreadable, going on from an older one; results since it may appear twice", reason=skipped
-        )
+    for damage in claimed.skipped:
+        log.error("checkpoint damaged, going on from an older one; results since it may appear twice", reason=damage)
     if restored is not None:
         log.info("going on from a checkpoint", checkpoint=restored.checkpoint, attempt=claimed.attempt)
         observer.status.checkpoint = restored.checkpoint
@@ -130,9 +130,10 @@ async def _attempt(
         return JobResult("finished", restored.checkpoint, already_finished=True)
 
     reporter = _Reporter()
-    deployment = Deployment(graph, store, directory, claimed.attempt, restored, observer, committed=committed)
+    deployment = Deployment(graph, store, directory, claimed.attempt, restored, files, observer, committed=committed)
     try:
         await deployment.build(reporter)
+        files.remove()
         reporter.driver = driver = CheckpointDriver(
             graph.logical.pipeline,
             claimed.attempt,

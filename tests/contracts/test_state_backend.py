@@ -82,6 +82,24 @@ def test_scan_gives_the_blocks_that_touch_the_groups_and_says_which_rows_count(k
     backend.close()
 
 
+def test_old_blocks_can_be_read_while_new_ones_take_their_place(kind: Kind, tmp_path: Path) -> None:
+    low, high = KeyGroupRange(0, 3), KeyGroupRange(4, 7)
+    backend = kind.create(tmp_path / "db", ALL)
+    state = backend.blocks("slices")
+    for value in (b"a", b"b"):
+        state.append(0, ALL, value)
+        state.append(1, ALL, value)
+
+    state.replace(0, ((groups, b"".join(block.value for block in state.scan(0, groups))) for groups in (low, high)))
+    state.append(0, low, b"c")
+
+    assert [(block.groups, block.value) for block in state.scan(0, ALL)] == [(low, b"ab"), (high, b"ab"), (low, b"c")]
+    assert [block.value for block in state.scan(1, ALL)] == [b"a", b"b"]
+    state.replace(0, [])
+    assert state.namespaces() == [1]
+    backend.close()
+
+
 @pytest.mark.parametrize("groups", [KeyGroupRange(3, 4), KeyGroupRange(5, 4), KeyGroupRange(0, 8)])
 def test_a_block_outside_the_owned_groups_is_refused(kind: Kind, tmp_path: Path, groups: KeyGroupRange) -> None:
     backend = kind.create(tmp_path / "db", KeyGroupRange(4, 7))
@@ -133,7 +151,7 @@ def test_restoring_what_is_not_there_fails_and_makes_no_empty_state(kind: Kind, 
 
 
 class ModelEqualsRocksDB(RuleBasedStateMachine):
-    """Random programs over one subtask at a time: append, scan, delete, restore, rescale out and in."""
+    """Random programs over one subtask at a time: append, scan, replace, delete, restore, rescale out and in."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -171,6 +189,13 @@ class ModelEqualsRocksDB(RuleBasedStateMachine):
         subtask = data.draw(st.integers(0, len(self.ranges) - 1))
         for backends in self.backends.values():
             backends[subtask].blocks(name).delete(namespace)
+
+    @rule(data=st.data(), name=st.sampled_from(NAMES), namespace=st.sampled_from(NAMESPACES))
+    def replace(self, data: st.DataObject, name: str, namespace: int) -> None:
+        subtask = data.draw(st.integers(0, len(self.ranges) - 1))
+        values = data.draw(st.lists(st.binary(max_size=20), max_size=3))
+        for backends in self.backends.values():
+            backends[subtask].blocks(name).replace(namespace, [(self.ranges[subtask], value) for value in values])
 
     @rule(name=st.sampled_from(NAMES), namespace=st.sampled_from(NAMESPACES), a=st.integers(0, 7), b=st.integers(0, 7))
     def scan_a_bucket(self, name: str, namespace: int, a: int, b: int) -> None:

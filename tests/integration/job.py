@@ -21,7 +21,9 @@ class Job:
     """One process running `streamproc run FILE`."""
 
     def __init__(self, directory: Path, file: Path, *options: str, crash: tuple[str, int] | None = None) -> None:
-        program = ["-m", "streamproc"] if crash is None else ["-m", "tests.integration.crashing", crash[0], str(crash[1])]
+        program = (
+            ["-m", "streamproc"] if crash is None else ["-m", "tests.integration.crashing", crash[0], str(crash[1])]
+        )
         self._log = directory / f"run-{time.monotonic_ns()}.log"
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(

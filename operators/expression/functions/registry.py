@@ -6,7 +6,7 @@ A signature is written as in the documentation: `text, int, [int]`; brackets mar
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -149,8 +149,3 @@ _NULL_AS: Final[dict[str, pl.DataType]] = {
     "boolean": BOOLEAN,
     "timestamp": TIMESTAMP,
 }
-
-
-def function_names() -> Iterable[str]:
-    """Every name that can be called, for near-name suggestions."""
-    return FUNCTIONS.keys()

@@ -8,6 +8,7 @@ from typing import Final
 
 import polars as pl
 
+from operators.expression.bounds import bounded
 from operators.expression.casting import text_to_timestamp
 from operators.expression.error import ExpressionError, near_name
 from operators.expression.functions.registry import Call, function
@@ -99,10 +100,11 @@ def _to_timestamp(call: Call) -> Value:
     if value.dtype == STRING:
         return Value(text_to_timestamp(call.guard(value.expr), TIMESTAMP, strict=True), TIMESTAMP)
     if value.is_integer:
-        return Value(_from_epoch(call, 1_000_000).cast(TIMESTAMP), TIMESTAMP)
+        micros = (call.guard(value.expr).cast(pl.Int128) * 1_000_000).cast(INT64)
+        return Value(bounded(micros.cast(TIMESTAMP), TIMESTAMP), TIMESTAMP)
     if value.is_number:
         micros = (call.guard(value.expr).cast(pl.Float64) * 1e6).round().cast(INT64)
-        return Value(micros.cast(TIMESTAMP), TIMESTAMP)
+        return Value(bounded(micros.cast(TIMESTAMP), TIMESTAMP), TIMESTAMP)
     raise ExpressionError(f"to_timestamp takes seconds since the epoch or text, not {type_name(value.dtype)}")
 
 
@@ -125,16 +127,12 @@ def _epoch_s(call: Call) -> Value:
 def _epoch(call: Call, unit: str, dtype: pl.DataType) -> Value:
     value = call.args[0]
     if value.is_integer:
-        return Value(value.expr.cast(INT64).cast(dtype), dtype)
+        return Value(bounded(call.guard(value.expr).cast(INT64).cast(dtype), dtype), dtype)
     moment = value.expr.cast(TIMESTAMP) if value.dtype == pl.Date() else value.expr
     if not (value.is_timestamp or value.dtype == pl.Date()):
         raise ExpressionError(f"{call.name} takes a timestamp or an integer, not {type_name(value.dtype)}")
     micros = moment.dt.timestamp("us")
     return Value(moment.cast(dtype).cast(INT64) if unit == "us" else micros // 1000, INT64)
-
-
-def _from_epoch(call: Call, factor: int) -> pl.Expr:
-    return (call.guard(call[0]).cast(pl.Int128) * factor).cast(INT64)
 
 
 def _register_parts() -> None:

@@ -48,6 +48,12 @@ _REFUSALS: Final = (
     kafka_errors.TopicAuthorizationFailedError,
     kafka_errors.TransactionalIdAuthorizationFailed,
 )
+_NOT_READY: Final = (
+    kafka_errors.CoordinatorNotAvailableError,
+    kafka_errors.CoordinatorLoadInProgressError,
+    kafka_errors.NotCoordinatorError,
+    kafka_errors.LeaderNotAvailableError,
+)
 
 # aiokafka is partly untyped: these names carry no more than what is used of them here.
 _new_client: Any = AIOKafkaClient
@@ -58,6 +64,10 @@ _create_conn: Any = create_conn
 
 class Unreachable(Exception):
     """No broker answered, or none that can answer yet; trying again may help."""
+
+
+class NotReady(Unreachable):
+    """A broker answered, but cannot do it yet: elections, loading, markers still to be written."""
 
 
 class ProducerIdentity(NamedTuple):
@@ -101,15 +111,17 @@ def translated() -> Iterator[None]:
     try:
         yield
     except _REFUSALS as error:
-        raise KafkaRefused(f"the broker refused us: {type(error).__name__} {error}".rstrip()) from error
+        raise KafkaRefused(f"the broker refused us: {error}") from error
     except ssl.SSLEOFError as error:
         raise Unreachable(str(error)) from error
     except ssl.SSLError as error:
         raise KafkaRefused(f"no TLS connection to the broker: {error}") from error
     except (kafka_errors.IncompatibleBrokerVersion, NotImplementedError) as error:
         raise KafkaRefused(f"the broker is too old: {error}") from error
+    except _NOT_READY as error:
+        raise NotReady(str(error)) from error
     except (kafka_errors.KafkaError, OSError, TimeoutError) as error:
-        raise Unreachable(f"{type(error).__name__} {error}".rstrip()) from error
+        raise Unreachable(str(error) or type(error).__name__) from error
 
 
 class Client:
@@ -278,11 +290,15 @@ class BatchProducer:
     async def send(self, batch: Batch, topic: str, partition: int) -> asyncio.Future[Any]:
         """Queue a batch behind at most one other of its partition; the future ends with its acknowledgement.
 
-        Raises `TimeoutError` when there was no room for the request timeout (nothing was queued).
+        Raises `TimeoutError` when there was no room for the request timeout, or the topic is not known at the
+        moment; nothing was queued then.
         """
+        if not self.partitions(topic):
+            await self._producer.client.force_metadata_update()
+            raise TimeoutError
         try:
             future: asyncio.Future[Any] = await self._producer.send_batch(batch, topic, partition=partition)
-        except kafka_errors.KafkaTimeoutError as error:
+        except (kafka_errors.KafkaTimeoutError, kafka_errors.UnknownTopicOrPartitionError) as error:
             raise TimeoutError from error
         future.add_done_callback(_retrieve)
         return future

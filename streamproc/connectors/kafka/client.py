@@ -16,7 +16,7 @@ from typing import Any, Final, TypeVar
 
 import structlog
 
-from streamproc.connectors.kafka.aiokafka_private import Client, StaticToken, TopicDescription, Unreachable
+from streamproc.connectors.kafka.aiokafka_private import Client, NotReady, StaticToken, TopicDescription, Unreachable
 from streamproc.connectors.kafka.failure import KafkaRefused, TopicMissing
 from streamproc.pipeline.spec import KafkaConnectionSpec, SaslSpec, TlsSpec
 
@@ -24,7 +24,7 @@ log = structlog.get_logger("streamproc.kafka")
 
 REQUEST_TIMEOUT_MS: Final = 15_000
 BACKOFF_FIRST_S: Final = 0.25
-BACKOFF_MAX_S: Final = 10.0
+BACKOFF_MAX_S: Final = 5.0
 TOPIC_WAIT_S: Final = 10.0  # a topic just created may not be known to every broker yet
 _TOPIC_POLL_S: Final = 0.5
 
@@ -106,11 +106,11 @@ async def patiently(action: Callable[[], Awaitable[T]], *, brokers: Sequence[str
     raise AssertionError("attempts never end")
 
 
-async def log_unreachable(attempt: int, *, brokers: Sequence[str], why: str, error: object) -> None:
+async def log_unreachable(attempt: int, *, brokers: Sequence[str], why: str, error: Unreachable) -> None:
     """Say that attempt `attempt` failed, and pause before the next."""
     pause_s = backoff_s(attempt)
     log.warning(
-        "broker unreachable, trying again",
+        "broker not ready, trying again" if isinstance(error, NotReady) else "broker unreachable, trying again",
         brokers=list(brokers),
         needed_by=why,
         attempt=attempt,

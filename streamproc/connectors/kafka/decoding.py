@@ -78,7 +78,7 @@ class Piece:
 
     def _decode(self, form: RowFormat) -> Decoded:
         values = [value for batch in self.batches for value in batch.values(self.first, self.stop)]
-        frame, bad = _decode(values, form)
+        frame, bad = _rows(values, form)
         if not bad and not form.metadata:
             return Decoded(frame)
         gapless = all(batch.is_gapless for batch in self.batches)
@@ -130,7 +130,7 @@ def split_id(topic: str, partition: int) -> SplitId:
     return SplitId(f"{topic}-{partition}")
 
 
-def _decode(values: list[bytes | None], form: RowFormat) -> tuple[pl.DataFrame, list[BadRecord]]:
+def _rows(values: list[bytes | None], form: RowFormat) -> tuple[pl.DataFrame, list[BadRecord]]:
     """In one piece where every record is good; one by one where not."""
     try:
         lines = b"\n".join(values)  # type: ignore[arg-type]  # a null value raises

@@ -81,7 +81,6 @@ class Delivery:
                 self.acknowledged_at = (acknowledged.partition, acknowledged.offset)
 
     def _failure(self, error: BaseException, batch: OutgoingBatch | None) -> Failure:
-        name = type(error).__name__
         if isinstance(error, Failure):
             return error
         if isinstance(error, _TOO_LARGE):
@@ -95,4 +94,4 @@ class Delivery:
             return Fenced(fenced_text(self._why))
         if isinstance(error, kafka_errors.TopicAuthorizationFailedError | kafka_errors.ClusterAuthorizationFailedError):
             return KafkaRefused(f"{self._why}: not authorised to write to topic {self._topic!r}")
-        return BrokerError(f"{self._why}: topic {self._topic!r}: {name} {error}".rstrip())
+        return BrokerError(f"{self._why}: topic {self._topic!r}: {str(error) or type(error).__name__}")

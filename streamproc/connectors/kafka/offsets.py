@@ -9,7 +9,7 @@ from typing import Final, Literal
 
 from aiokafka.protocol.offset import OffsetRequest
 
-from streamproc.connectors.kafka.aiokafka_private import Client, Unreachable, error_name
+from streamproc.connectors.kafka.aiokafka_private import Client, NotReady, error_name
 from streamproc.connectors.kafka.client import TOPIC_WAIT_S, patiently
 from streamproc.connectors.kafka.failure import KafkaRefused, TopicMissing
 
@@ -46,7 +46,7 @@ async def list_offsets(
             leader = client.leader(topic, partition)
             if leader is None:
                 await client.refresh()
-                raise Unreachable(f"{topic}-{partition} has no leader")
+                raise NotReady(f"{topic}-{partition} has no leader")
             by_leader[leader].append((partition, timestamp))
         for leader, partitions in by_leader.items():
             request = OffsetRequest(-1, ISOLATION_LEVELS[isolation], [(topic, partitions)])
@@ -56,7 +56,7 @@ async def list_offsets(
                     raise TopicMissing(f"topic {topic!r} of {why} has no partition {partition} (any more)")
                 if code == UNKNOWN_TOPIC or code in PASSING_ERRORS:
                     await client.refresh()
-                    raise Unreachable(f"{topic}-{partition}: {error_name(code)}")
+                    raise NotReady(f"{topic}-{partition}: {error_name(code)}")
                 if code != 0:
                     raise KafkaRefused(f"offsets of {topic}-{partition} for {why}: {error_name(code)}")
                 found[partition] = offset

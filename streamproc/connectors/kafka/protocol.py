@@ -1,5 +1,5 @@
-"""Kafka messages that aiokafka 0.14 lacks: metadata with topic ids, InitProducerId that fences only the
-older epoch, and ListTransactions. Field orders are those of Kafka's protocol guide.
+"""Kafka messages that aiokafka 0.14 lacks: metadata with topic ids, InitProducerId that knows the epoch it
+replaces, and what describes and lists transactions. Field orders are those of Kafka's protocol guide.
 """
 
 from __future__ import annotations
@@ -150,6 +150,57 @@ class InitProducerIdRequest(Request[_InitProducerIdRequest4]):
     def build(self, request_struct_class: type[_InitProducerIdRequest4]) -> _InitProducerIdRequest4:
         """The struct to send."""
         return request_struct_class(*self._fields)
+
+
+class _DescribeTransactionsResponse(Response):
+    API_KEY = 65
+    API_VERSION = 0
+    SCHEMA = Schema(
+        ("throttle_time_ms", Int32),
+        (
+            "transactions",
+            CompactArray(
+                ("error_code", Int16),
+                ("transactional_id", CompactString("utf-8")),
+                ("state", CompactString("utf-8")),
+                ("timeout_ms", Int32),
+                ("started_ms", Int64),
+                ("producer_id", Int64),
+                ("producer_epoch", Int16),
+                (
+                    "topics",
+                    CompactArray(
+                        ("topic", CompactString("utf-8")),
+                        ("partitions", CompactArray(Int32)),
+                        ("tags", TaggedFields),
+                    ),
+                ),
+                ("tags", TaggedFields),
+            ),
+        ),
+        ("tags", TaggedFields),
+    )
+
+
+class _DescribeTransactionsRequest0(RequestStruct):
+    API_KEY = 65
+    API_VERSION = 0
+    FLEXIBLE_VERSION = True
+    RESPONSE_TYPE = _DescribeTransactionsResponse
+    SCHEMA = Schema(("transactional_ids", CompactArray(CompactString("utf-8"))), ("tags", TaggedFields))
+
+
+class DescribeTransactionRequest(Request[_DescribeTransactionsRequest0]):
+    """State and epoch of one transactional id, without touching it. Brokers since 3.0."""
+
+    API_KEY: ClassVar[int] = 65
+
+    def __init__(self, transactional_id: str) -> None:
+        self._transactional_id = transactional_id
+
+    def build(self, request_struct_class: type[_DescribeTransactionsRequest0]) -> _DescribeTransactionsRequest0:
+        """The struct to send."""
+        return request_struct_class([self._transactional_id], {})
 
 
 class _ListTransactionsResponse(Response):

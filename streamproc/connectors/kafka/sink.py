@@ -33,6 +33,8 @@ from streamproc.pipeline.spec import KafkaConnectionSpec, KafkaSinkSpec
 
 SLOTS: Final = 3  # transactional ids of a subtask that are fenced before they were ever used
 _CONCURRENT_REQUESTS: Final = 16
+_TOPIC_GONE_POLLS: Final = 5  # absent each time, a topic counts as deleted
+_TOPIC_GONE_POLL_S: Final = 1.0
 
 
 class KafkaSink:
@@ -169,13 +171,14 @@ class _TopicWriter:
     async def still_waiting(self) -> None:
         """Nothing was acknowledged for a while: say so; a topic that is gone will never acknowledge."""
         log.warning("broker does not acknowledge, waiting", sink=self._sink.name, brokers=self.client.brokers)
-        try:
-            topic = await self.client.describe_topic(self._topic)
-        except Unreachable:
-            return
-        if topic is None:
-            names = await self.client.topic_names()
-            raise TopicMissing(missing_topic_text(self._topic, names, why=self._why))
+        for _ in range(_TOPIC_GONE_POLLS):
+            try:
+                if await self.client.describe_topic(self._topic) is not None:
+                    return
+            except Unreachable:
+                return
+            await asyncio.sleep(_TOPIC_GONE_POLL_S)
+        raise TopicMissing(missing_topic_text(self._topic, await self.client.topic_names(), why=self._why))
 
 
 @dataclass(slots=True)

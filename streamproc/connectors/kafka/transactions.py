@@ -19,6 +19,7 @@ from aiokafka.protocol.transaction import EndTxnRequest
 from streamproc.connectors.kafka.aiokafka_private import (
     NO_IDENTITY,
     Client,
+    NotReady,
     ProducerIdentity,
     Unreachable,
     error_name,
@@ -26,7 +27,11 @@ from streamproc.connectors.kafka.aiokafka_private import (
 from streamproc.connectors.kafka.client import log, patiently
 from streamproc.connectors.kafka.failure import BrokerError, CommitLost, Fenced, KafkaRefused
 from streamproc.connectors.kafka.offsets import ISOLATION_LEVELS, OFFSET_OUT_OF_RANGE, PASSING_ERRORS
-from streamproc.connectors.kafka.protocol import InitProducerIdRequest, ListTransactionsRequest
+from streamproc.connectors.kafka.protocol import (
+    DescribeTransactionRequest,
+    InitProducerIdRequest,
+    ListTransactionsRequest,
+)
 from streamproc.connectors.kafka.record_batch import split_batches
 
 _COORDINATOR_LOADING: Final = 14
@@ -97,7 +102,7 @@ class TransactionClient:
     async def initialise(self, transactional: str, current: ProducerIdentity = NO_IDENTITY) -> ProducerIdentity:
         """A new epoch; what was open under the id is aborted. With `current`, `Fenced` when it no longer is."""
         request = InitProducerIdRequest(transactional, self._timeout_ms, *current)
-        response = await self._ask(transactional, request)
+        response = await self._ask(transactional, request, current)
         if response.error_code == 0:
             return ProducerIdentity(response.producer_id, response.producer_epoch)
         if response.error_code in _EPOCH_MOVED_ON:
@@ -140,18 +145,18 @@ class TransactionClient:
                 if await self._client.describe_topic(prepared.topic) is None:
                     return "unknown"
                 await self._client.refresh()
-                raise Unreachable(f"{prepared.topic}-{prepared.partition} has no leader")
+                raise NotReady(f"{prepared.topic}-{prepared.partition} has no leader")
             response = await self._client.send(leader, request)
             _, code, _, stable, *rest = response.topics[0][1][0]
             if code in PASSING_ERRORS:
                 await self._client.refresh()
-                raise Unreachable(f"{prepared.topic}-{prepared.partition}: {error_name(code)}")
+                raise NotReady(f"{prepared.topic}-{prepared.partition}: {error_name(code)}")
             if code == OFFSET_OUT_OF_RANGE:
                 return "expired"
             if code != 0:
                 return "unknown"
             if stable <= prepared.offset:
-                raise Unreachable(f"{prepared.topic}-{prepared.partition}: a transaction is still being ended")
+                raise NotReady(f"{prepared.topic}-{prepared.partition}: a transaction is still being ended")
             first = next(split_batches(rest[-1] or b""), None)
             if first is None or first.producer_id != prepared.identity.producer_id:
                 return "unknown"  # compacted away since, or another topic of that name
@@ -169,20 +174,36 @@ class TransactionClient:
             for node in self._client.nodes():
                 response = await self._client.send(node, ListTransactionsRequest(), coordination=True)
                 if response.error_code != 0:
-                    raise Unreachable(f"{error_name(response.error_code)} to ListTransactions")
+                    raise NotReady(f"{error_name(response.error_code)} to ListTransactions")
                 found |= {state[0] for state in response.transaction_states if state[0].startswith(prefix)}
             return found
 
         return await patiently(ask, brokers=self._client.brokers, why=self._why)
 
-    async def _ask(self, transactional: str, request: Any) -> Any:
+    async def _check_current(self, transactional: str, current: ProducerIdentity) -> None:
+        """`Fenced` when somebody else's transaction is open.
+
+        The broker compares epochs only where no transaction is open; else it would abort that one first and
+        refuse us then. A zombie that stops exactly between this and the next request can still do so: its
+        successor then fails with `CommitLost` rather than lose anything silently.
+        """
+        response = await self._ask_once(transactional, DescribeTransactionRequest(transactional))
+        code, _, state, _, _, *holder, _, _ = response.transactions[0]
+        if code == 0 and state == "Ongoing" and tuple(holder) != current:
+            raise Fenced(fenced_text(self._why))
+
+    async def _ask(self, transactional: str, request: Any, current: ProducerIdentity = NO_IDENTITY) -> Any:
         """The coordinator's answer, once it is more than "not yet" or "not here"."""
         loop = asyncio.get_running_loop()
         give_up_at = loop.time() + _PATIENCE_S
+
+        async def ask() -> Any:
+            if current != NO_IDENTITY:
+                await self._check_current(transactional, current)
+            return await self._ask_once(transactional, request)
+
         while True:
-            response = await patiently(
-                lambda: self._ask_once(transactional, request), brokers=self._client.brokers, why=self._why
-            )
+            response = await patiently(ask, brokers=self._client.brokers, why=self._why)
             code = response.error_code
             if code in _REFUSED:
                 raise KafkaRefused(f"{self._why}: not authorised for the transactional id {transactional!r}")

@@ -72,3 +72,12 @@ def test_a_completed_checkpoint_forgives_earlier_failures() -> None:
             c.handle(Acknowledged(A, CheckpointId(checkpoint), {}))
             c.handle(Acknowledged(B, CheckpointId(checkpoint), {}))
             c.handle(ManifestCreated(CheckpointId(checkpoint)))
+
+
+def test_what_the_store_refuses_for_good_is_not_tried_again() -> None:
+    c = coordinator(tolerate=3)
+    c.handle(Trigger())
+    assert c.handle(Declined(ONE, "permission denied", refused=True)) == [
+        Abort(ONE, "permission denied"),
+        FailJob("permission denied", refused=True),
+    ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,18 @@ import pytest
 from operators.element import CheckpointId
 from state.failure import CorruptCheckpoint
 from state.store import CheckpointStore
-from streamproc.checkpoint.manifest import Manifest, assemble, manifest_name
-from streamproc.checkpoint.recovery import Attempt, UnknownCheckpoint, claim, lineage, newer_attempt
+from streamproc.checkpoint.driver import tidy
+from streamproc.checkpoint.manifest import Manifest, assemble, committed_name, manifest_name, restored_name
+from streamproc.checkpoint.recovery import (
+    Attempt,
+    Superseded,
+    UnknownCheckpoint,
+    claim,
+    lineage,
+    list_checkpoints,
+    newer_attempt,
+    read_attempts,
+)
 
 
 def manifest(checkpoint: int, attempt: int) -> Manifest:
@@ -121,3 +132,90 @@ def test_a_wanted_checkpoint_that_is_not_there_names_those_that_are(store: Check
     write(store, 1, attempt=1)
     with pytest.raises(UnknownCheckpoint, match="no checkpoint 9 to start from; there are: 1"):
         claim(store, CheckpointId(9))
+
+
+def refusing(*damaged: int) -> Callable[[Manifest], None]:
+    """A fetch that finds damage in the files of some checkpoints."""
+
+    def fetch(manifest: Manifest) -> None:
+        if manifest.checkpoint in damaged:
+            raise CorruptCheckpoint(f"file of {manifest.checkpoint} is torn")
+
+    return fetch
+
+
+def test_a_checkpoint_with_damaged_files_is_passed_over_for_good(store: CheckpointStore) -> None:
+    claim(store)
+    for checkpoint in (1, 2, 3):
+        write(store, checkpoint, attempt=1)
+    claimed = claim(store, fetch=refusing(2, 3))
+    assert claimed.restored == manifest(1, 1)
+    assert claimed.next_checkpoint == 4
+    assert claimed.skipped == ("checkpoint 2: file of 2 is torn", "checkpoint 3: file of 3 is torn")
+    assert read_attempts(store)[-1] == Attempt(2, CheckpointId(1)), "what was really restored"
+    again = claim(store)
+    assert again.restored == manifest(1, 1), "its transactions were fenced: never go back to 3"
+
+
+def test_with_no_whole_checkpoint_nothing_begins_anew_and_nothing_is_recorded(store: CheckpointStore) -> None:
+    claim(store)
+    write(store, 1, attempt=1)
+    store.create(manifest_name(2), b"")
+    with pytest.raises(CorruptCheckpoint, match=r"none of the checkpoints.*chk-00000002.*file of 1 is torn.*anew"):
+        claim(store, fetch=refusing(1))
+    assert [attempt.number for attempt in read_attempts(store)] == [1]
+    assert claim(store).restored == manifest(1, 1), "mended, it goes on"
+
+
+def test_a_lost_manifest_is_noticed_by_the_mark_of_its_commit_and_its_number_not_used_again(
+    store: CheckpointStore,
+) -> None:
+    claim(store)
+    write(store, 1, attempt=1)
+    store.create(committed_name(2), b"")
+    claimed = claim(store)
+    assert claimed.restored == manifest(1, 1)
+    assert "chk-00000002/manifest.json is missing" in claimed.skipped[0]
+    assert claimed.next_checkpoint == 3
+
+
+def test_older_damage_is_no_alarm_and_a_wanted_checkpoint_is_taken_or_nothing(store: CheckpointStore) -> None:
+    claim(store)
+    store.create(manifest_name(1), b"{torn")
+    write(store, 2, attempt=1)
+    assert claim(store).skipped == ()
+    with pytest.raises(CorruptCheckpoint, match="cannot start from checkpoint 1"):
+        claim(store, CheckpointId(1))
+    with pytest.raises(CorruptCheckpoint, match="file of 2"):
+        claim(store, CheckpointId(2), fetch=refusing(2))
+
+
+def test_an_unreadable_record_of_an_attempt_makes_older_checkpoints_unusable_not_the_job(
+    store: CheckpointStore,
+) -> None:
+    claim(store)
+    write(store, 1, attempt=1)
+    claim(store)
+    store.delete(restored_name(2))
+    store.create(restored_name(2), b"{torn")
+    write(store, 2, attempt=2)
+    assert claim(store, fetch=refusing()).restored == manifest(2, 2)
+    with pytest.raises(CorruptCheckpoint):
+        claim(store, fetch=refusing(2))
+
+
+def test_tidying_keeps_the_newest_in_spite_of_a_damaged_one_and_stops_when_superseded(store: CheckpointStore) -> None:
+    claim(store)
+    for checkpoint in (1, 2, 3):
+        write(store, checkpoint, attempt=1)
+    store.create(committed_name(1), b"")
+    store.delete(manifest_name(2))
+    store.create(manifest_name(2), b"{torn")
+    tidy(store, attempt=1, checkpoint=CheckpointId(3), keep=2)
+    assert list_checkpoints(store) == [2, 3]
+    assert [name for name, _ in store.list("chk-00000001")] == []
+    claim(store)
+    write(store, 4, attempt=1)
+    with pytest.raises(Superseded):
+        tidy(store, attempt=1, checkpoint=CheckpointId(4), keep=1)
+    assert list_checkpoints(store) == [2, 3, 4]

@@ -6,11 +6,13 @@ import tempfile
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from operators import partials
 from operators.element import WATERMARK_MAX, WATERMARK_MIN
 from operators.slices import Window
 from tests.unit.operators.windowed import Group, Model, Row, Subtasks, Values, batch, plan, results, spec
@@ -24,6 +26,15 @@ WINDOWS = [
     Window(3, 5),  # gaps
     Window(1, 1),
 ]
+
+TINY = {
+    "BUCKET_ROWS": 1,
+    "BLOCK_ROWS": 1,
+    "BLOCK_ROWS_MIN": 1,
+    "MERGE_ROWS": 70,
+    "REWRITE_WEIGHT": 130,
+}  # two keys are many
+USUAL = {name: getattr(partials, name) for name in TINY}
 
 
 @dataclass(frozen=True)
@@ -46,7 +57,7 @@ def feeds(draw: st.DrawFn) -> Feed:
             st.tuples(
                 st.integers(0, 6) | st.integers(0, 60),
                 st.just(0) | st.integers(0, 30),
-                st.sampled_from(["a", "b", "c", "d", None]),
+                st.sampled_from(["a", "b", "c", "d", "e", "f", None]),
                 st.integers(-9, 9),
             ),
             max_size=60,
@@ -76,13 +87,13 @@ def test_agrees_with_the_model_however_cut_spilled_and_rescaled(window: Window, 
     @settings(max_examples=8 if rocks else 60, deadline=None)
     @given(data=st.data(), feed=feeds(), accept_for=st.sampled_from([0, 0, 1, 7, 40]))
     def check(data: st.DataObject, feed: Feed, accept_for: int) -> None:
-        memory = data.draw(st.sampled_from([1, 40, 200, 10**6]), label="memory_rows_max")
+        memory = data.draw(st.sampled_from([1, 100, 500, 10**6]), label="memory_rows_max")
+        limits = data.draw(st.sampled_from([USUAL, TINY]), label="limits")
         # Not every watermark reaches the step before the next batch does; each row carries its own.
         model = Model(window, accept_for)
-        with tempfile.TemporaryDirectory() as folder:
-            step = Subtasks(
-                spec(window, plan(), accept_for=accept_for), Path(folder), rocks=rocks, memory_rows_max=memory
-            )
+        with tempfile.TemporaryDirectory() as folder, patch.multiple(partials, **limits):
+            tried = spec(window, plan(), accept_for=accept_for)
+            step = Subtasks(tried, Path(folder), rocks=rocks, memory_rows_max=memory)
             for first, end in data.draw(cuts(len(feed.rows)), label="batches"):
                 rows, watermarks = feed.rows[first:end], feed.watermarks[first:end]
                 if rows:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -11,8 +11,9 @@ import pytest
 from state.backend import LocalSnapshot
 from state.failure import CorruptCheckpoint, StateError
 from state.key_group import KeyGroupRange
+from state.restored_files import RestoredFiles
 from state.rocksdb import RocksBackend
-from state.snapshot import StoredFile, UploadId, collect, download, unreferenced, upload
+from state.snapshot import StoredFile, UploadId, collect, unreferenced, upload
 from state.store import CheckpointStore
 
 ALL = KeyGroupRange(0, 127)
@@ -21,6 +22,13 @@ ALL = KeyGroupRange(0, 127)
 @pytest.fixture
 def store(tmp_path: Path) -> CheckpointStore:
     return CheckpointStore.open(str(tmp_path / "store"))
+
+
+def download(store: CheckpointStore, files: Mapping[str, StoredFile], directory: Path) -> None:
+    fetched = RestoredFiles(store, directory.with_name("fetched"))
+    fetched.fetch(files.values())
+    fetched.place(files, directory)
+    fetched.remove()
 
 
 def names(store: CheckpointStore) -> set[str]:
@@ -103,8 +111,31 @@ def test_a_damaged_file_is_found(
 def test_a_checkpoint_cannot_write_outside_the_restored_folder(
     store: CheckpointStore, tmp_path: Path, local_name: str
 ) -> None:
+    fetched = RestoredFiles(store, tmp_path / "fetched")
     with pytest.raises(CorruptCheckpoint, match="names a local file"):
-        download(store, {local_name: StoredFile("files/1-1/ab", "ab", 0)}, tmp_path / "restored")
+        fetched.place({local_name: StoredFile("files/1-1/ab", "0" * 64, 0)}, tmp_path / "restored")
+    with pytest.raises(CorruptCheckpoint, match="names the sha256"):
+        fetched.fetch([StoredFile("files/1-1/ab", local_name, 0)])
+    assert not (tmp_path / "restored").exists()
+
+
+def test_a_file_torn_on_its_way_is_fetched_again(
+    store: CheckpointStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "chk").mkdir()
+    (tmp_path / "chk" / "CURRENT").write_bytes(b"MANIFEST-000001")
+    files = upload(store, LocalSnapshot(tmp_path / "chk", ("CURRENT",)), {}, UploadId(1, 1))
+    get = store.get
+    torn = [True]
+
+    def tearing(name: str, target: Path) -> None:
+        get(name, target)
+        if torn:
+            os.truncate(target, torn.pop())
+
+    monkeypatch.setattr(store, "get", tearing)
+    download(store, files, tmp_path / "restored")
+    assert (tmp_path / "restored" / "CURRENT").read_bytes() == b"MANIFEST-000001"
 
 
 def test_only_files_of_finished_uploads_that_nobody_refers_to_are_garbage() -> None:

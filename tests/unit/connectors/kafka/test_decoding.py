@@ -85,7 +85,7 @@ def test_pretty_printed_json_is_one_record() -> None:
 
 
 def test_csv_with_a_line_break_spoils_only_itself() -> None:
-    rows = [(None, b"1", []), (None, b"2\n3", []), (None, b"4", [])]
+    rows: list[Row] = [(None, b"1", []), (None, b"2\n3", []), (None, b"4", [])]
     decoded = piece(build(rows)).decode(form(format_=CsvFormat(type="csv")))
     assert decoded.frame["id"].to_list() == [1, 4]
     assert decoded.errors is not None
