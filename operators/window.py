@@ -206,7 +206,8 @@ class WindowAggregate:
         now = self._row_watermarks(frame, watermark)
         last_ends = self._window.last_ends(times)
         nowhere = times >= last_ends
-        late = (now >= last_ends + (self._spec.accept_for_ms - 1)) & ~nowhere
+        grace = self._spec.accept_for_ms - 1
+        late = (now >= last_ends + grace) & ~nowhere
         self._context.counters.filtered += int(nowhere.sum())
         if late.any():
             self._context.counters.late += int(late.sum())
@@ -214,13 +215,11 @@ class WindowAggregate:
                 yield Output("late", frame.filter(pl.Series(late)))
         taken = ~(late | nowhere)
         frame, times, now = frame.filter(pl.Series(taken)), times[taken], now[taken]
-        first_late_at = self._window.first_ends(times) + (self._spec.accept_for_ms - 1)
-        waits = (now >= first_late_at) & (first_late_at > self._watermark)
+        # When the row came, the last of its windows to go out of reach had done so at:
+        until = self._window.first_ends(now - grace) - self._window.slide_ms + grace
+        waits = (until >= self._window.first_ends(times) + grace) & (until > self._watermark)
         if waits.any():
-            # The last instant at which a window went out of reach before the row came.
-            past = now[waits] - (self._spec.accept_for_ms - 1)
-            until = self._window.first_ends(past) - self._window.slide_ms + (self._spec.accept_for_ms - 1)
-            self._wait(frame.filter(pl.Series(waits)), until)
+            self._wait(frame.filter(pl.Series(waits)), until[waits])
             frame = frame.filter(pl.Series(~waits))
         if frame.height:
             yield from self._take(frame)

@@ -176,7 +176,9 @@ class CheckpointDriver:
                 return outcome
             event: Event
             try:
-                event = await asyncio.wait_for(self._events.get(), max(0.0, deadline - time.monotonic()))
+                # Not `wait_for`: before Python 3.12 it forgets a cancellation that comes together with the event.
+                async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
+                    event = await self._events.get()
             except TimeoutError:
                 event = Expired(pending)
             commands = self._coordinator.handle(event)

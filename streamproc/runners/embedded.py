@@ -212,7 +212,8 @@ async def _overdue(stop: asyncio.Event) -> None:
 
 async def _stopped_within(stop: asyncio.Event, delay_s: float) -> bool:
     try:
-        await asyncio.wait_for(stop.wait(), delay_s)
+        async with asyncio.timeout(delay_s):
+            await stop.wait()
     except TimeoutError:
         return False
     return True

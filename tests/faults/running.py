@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, MutableMapping
 from contextlib import asynccontextmanager
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -42,10 +43,9 @@ class Run:
 
     async def result(self, timeout_s: float = 30.0) -> JobResult:
         """How it ends by itself."""
-        try:
-            return await asyncio.wait_for(asyncio.shield(self._task), timeout_s)
-        except TimeoutError:
-            raise AssertionError(f"still running after {timeout_s} s: {self.status}\n{self._told()}") from None
+        done, _ = await asyncio.wait([self._task], timeout=timeout_s)
+        assert done, f"still running after {timeout_s} s: {self.status}\n{self._told()}"
+        return self._task.result()
 
     async def stop(self) -> JobResult:
         """As SIGTERM does it."""
@@ -55,7 +55,8 @@ class Run:
     async def crash(self) -> None:
         """End at once: no last checkpoint, prepared work stays as it is."""
         self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
+        done, _ = await asyncio.wait([self._task], timeout=20)
+        assert done, f"it does not end when cancelled:\n{_stacks()}"
 
     def told(self, event: str) -> list[MutableMapping[str, Any]]:
         """Log entries whose event contains this."""
@@ -82,3 +83,10 @@ async def running(file: Path, *, until_idle: bool = False, restore_from: int | N
             yield run
         finally:
             await run.crash()
+
+
+def _stacks() -> str:
+    text = StringIO()
+    for task in asyncio.all_tasks():
+        task.print_stack(file=text)
+    return text.getvalue()

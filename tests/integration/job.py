@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 from confluent_kafka import Consumer, TopicPartition
@@ -62,6 +63,27 @@ class Job:
             self._process.communicate()
             raise AssertionError(f"still running after {timeout_s} s:\n{self.log()}") from None
         return self._process.returncode, printed
+
+    def until(self, condition: Callable[[], object], timeout_s: float = 60) -> None:
+        """Until `condition` holds, while the process runs."""
+        deadline = time.monotonic() + timeout_s
+        while not condition():
+            assert self.alive(), f"exit code {self._process.returncode}:\n{self.log()}"
+            assert time.monotonic() < deadline, f"not within {timeout_s} s:\n{self.log()}"
+            time.sleep(0.02)
+
+    @property
+    def pid(self) -> int:
+        """Of the process."""
+        return self._process.pid
+
+    def pause(self) -> None:
+        """SIGSTOP."""
+        self._process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """SIGCONT."""
+        self._process.send_signal(signal.SIGCONT)
 
     def alive(self) -> bool:
         """Whether it still runs."""

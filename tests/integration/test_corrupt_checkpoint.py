@@ -11,35 +11,10 @@ from pathlib import Path
 import pytest
 
 from state.failure import CorruptCheckpoint
-from state.store import CheckpointStore
 from streamproc.checkpoint.manifest import manifest_name
 from streamproc.checkpoint.recovery import read_manifest, survey
+from tests.faults.file_orders import FileOrders
 from tests.faults.running import Run, running
-
-PIPELINE = """
-version: 1
-pipeline: damaged
-job:
-  checkpoint: {{every: 50ms, keep: 1000, storage: "file:{folder}/checkpoints"}}
-  restart: {{strategy: none}}
-  parallelism: {parallelism}
-sources:
-  orders:
-    type: file
-    path: {folder}/in/*.jsonl
-    follow: true
-    schema: {{id: int64, account: string, at: timestamp_ms}}
-    event_time: {{column: at}}
-steps:
-  counts:
-    input: orders
-    key: [account]
-    window: {{tumble: 1h}}
-    aggregate: {{orders: count(*)}}
-sinks:
-  copies: {{type: file, input: orders, path: {folder}/copies}}
-  totals: {{type: file, input: counts, path: {folder}/totals}}
-"""
 
 Damage = Callable[[Path], None]
 
@@ -58,72 +33,40 @@ def lose(path: Path) -> None:
     path.unlink()
 
 
-class Orders:
-    """A folder with an input file that grows, and what came out of it."""
+async def two_halves(orders: FileOrders) -> tuple[int, int]:
+    """100 orders, then 100 more, all committed; a crash. The newest checkpoint with the first half only, and the
+    newest of all."""
+    async with running(orders.file) as run:
+        orders.append(100)
+        await run.until(lambda: len(orders.copies()) == 100)
+        await run.checkpoints(1)  # sinks commit a moment before the checkpoint counts as complete
+        half = run.status.checkpoint
+        orders.append(100)
+        await run.until(lambda: len(orders.copies()) == 200)
+        await run.checkpoints(2)
+    assert half is not None
+    return half, max(survey(orders.store).manifests)
 
-    def __init__(self, folder: Path, parallelism: int = 1) -> None:
-        self.folder = folder
-        self.file = folder / "pipeline.yaml"
-        self.file.write_text(PIPELINE.format(folder=folder, parallelism=parallelism))
-        self.store = CheckpointStore.open(str(folder / "checkpoints"), "damaged")
-        self._count = 0
-        (folder / "in").mkdir(exist_ok=True)
 
-    def append(self, count: int, at: int = 0) -> None:
-        rows = [{"id": self._count + n, "account": f"a{n % 20}", "at": at} for n in range(count)]
-        self._count += count
-        with (self.folder / "in" / "a.jsonl").open("a") as file:
-            file.write("".join(json.dumps(row) + "\n" for row in rows))
-
-    def rows(self, sink: str) -> list[dict[str, object]]:
-        files = sorted((self.folder / sink).glob("part-*"))
-        return [json.loads(line) for file in files for line in file.read_text().splitlines()]
-
-    def copies(self) -> Counter[object]:
-        return Counter(row["id"] for row in self.rows("copies"))
-
-    def stored(self, name: str) -> Path:
-        return self.folder / "checkpoints" / "damaged" / name
-
-    async def two_halves(self) -> tuple[int, int]:
-        """100 orders, then 100 more, all committed; a crash. The newest checkpoint with the first half only, and
-        the newest of all."""
-        async with running(self.file) as run:
-            self.append(100)
-            await run.until(lambda: len(self.copies()) == 100)
-            half = run.status.checkpoint
-            self.append(100)
-            await run.until(lambda: len(self.copies()) == 200)
-            await run.checkpoints(2)
-        assert half is not None
-        return half, max(survey(self.store).manifests)
-
-    async def finish(self, run: Run) -> None:
-        """Close the window; its counts must be as if nothing had happened."""
-        self.append(1, at=7_200_000)
-        await run.until(lambda: self.rows("totals"))
-        assert {row["account"]: row["orders"] for row in self.rows("totals")} == {f"a{n}": 10 for n in range(20)}
-        assert len(self.rows("totals")) == 20
-
-    def restored(self, run: Run) -> int:
-        """The checkpoint it went on from, which it must have recorded."""
-        (entry,) = run.told("going on from a checkpoint")
-        record = self.stored(f"attempts/{entry['attempt']:08d}-restored")
-        assert json.loads(record.read_text()) == {"restored_from": entry["checkpoint"]}
-        checkpoint: int = entry["checkpoint"]
-        return checkpoint
+def restored(orders: FileOrders, run: Run) -> int:
+    """The checkpoint it went on from, which it must have recorded."""
+    (entry,) = run.told("going on from a checkpoint")
+    record = orders.stored(f"attempts/{entry['attempt']:08d}-restored")
+    assert json.loads(record.read_text()) == {"restored_from": entry["checkpoint"]}
+    checkpoint: int = entry["checkpoint"]
+    return checkpoint
 
 
 @pytest.mark.parametrize("damage", [flip, tear, lose])
 async def test_damaged_manifests(tmp_path: Path, damage: Damage) -> None:
     """Everything since the last whole checkpoint is done again: its results are there twice, and that is told."""
-    orders = Orders(tmp_path)
-    half, newest = await orders.two_halves()
+    orders = FileOrders(tmp_path)
+    half, newest = await two_halves(orders)
     for checkpoint in range(half + 1, newest + 1):
         damage(orders.stored(manifest_name(checkpoint)))
     async with running(orders.file) as run:
         await run.until(lambda: orders.copies()[199] == 2)
-        assert orders.restored(run) == half
+        assert restored(orders, run) == half
         alarms = run.told("checkpoint damaged")
         assert {entry["log_level"] for entry in alarms} == {"error"}
         assert any(manifest_name(newest) in entry["reason"] for entry in alarms)
@@ -137,29 +80,29 @@ async def test_damaged_manifests(tmp_path: Path, damage: Damage) -> None:
 @pytest.mark.parametrize("damage", [flip, tear, lose])
 async def test_damaged_state_file(tmp_path: Path, damage: Damage, parallelism: int) -> None:
     """A file of the newest checkpoint: the newest of those that do not share it is used."""
-    orders = Orders(tmp_path)
-    half, newest = await orders.two_halves()
+    orders = FileOrders(tmp_path)
+    half, newest = await two_halves(orders)
     files = {file.name for file in read_manifest(orders.store, newest).files()}
     before = {file.name for file in read_manifest(orders.store, half).files()}
     victim = sorted(files - before)[0]
     damage(orders.stored(victim))
     whole = [c for c, m in survey(orders.store).manifests.items() if victim not in {f.name for f in m.files()}]
-    async with running(Orders(tmp_path, parallelism).file) as run:
+    async with running(FileOrders(tmp_path, parallelism=parallelism).file) as run:
         await run.until(lambda: run.status.state == "running")
-        assert orders.restored(run) == max(whole) < newest
+        assert restored(orders, run) == max(whole) < newest
         (alarm,) = run.told("checkpoint damaged")[-1:]
         assert victim in alarm["reason"]
         assert f"checkpoint {newest}:" in alarm["reason"]
         await orders.finish(run)
     async with running(orders.file) as run:  # and it never goes back to what it passed over
         await run.until(lambda: run.status.state == "running")
-        assert orders.restored(run) > newest
+        assert restored(orders, run) > newest
         assert not run.told("checkpoint damaged")
 
 
 async def test_no_whole_checkpoint_is_a_failure_not_a_new_beginning(tmp_path: Path) -> None:
-    orders = Orders(tmp_path)
-    _, newest = await orders.two_halves()
+    orders = FileOrders(tmp_path)
+    _, newest = await two_halves(orders)
     for path in orders.stored("files").rglob("*"):
         if path.is_file():
             flip(path)
@@ -174,7 +117,7 @@ async def test_no_whole_checkpoint_is_a_failure_not_a_new_beginning(tmp_path: Pa
 
 
 async def test_an_empty_store_is_a_new_beginning(tmp_path: Path) -> None:
-    orders = Orders(tmp_path)
+    orders = FileOrders(tmp_path)
     async with running(orders.file) as run:
         orders.append(200)
         await run.until(lambda: len(orders.copies()) == 200)

@@ -119,6 +119,7 @@ def test_the_version_is_that_of_the_package(call: Call) -> None:
         (["run", "good.yaml", "--runner", "processes"], "not available yet"),
         (["run", "good.yaml", "--runner", "spark"], "spark"),
         (["run", "good.yaml", "--metrics-port", "70000"], "65535"),
+        (["run", "good.yaml", "--metrics-host", "0.0.0.0"], "--metrics-port"),
         (["run", "good.yaml", "--log-level", "loud"], "debug, info"),
         (["run", "absent.yaml"], "absent.yaml"),
         (["validate", "absent.yaml"], "absent.yaml"),

@@ -32,7 +32,7 @@ _PARTS: Final[dict[str, Callable[[pl.Expr], pl.Expr]]] = {
     "month": lambda ts: ts.dt.month(),
     "week": lambda ts: ts.dt.week(),
     "day": lambda ts: ts.dt.day(),
-    "dow": lambda ts: ts.dt.weekday() % 7,  # Sunday is 0
+    "dow": lambda ts: ts.dt.weekday() % 7 + 1,  # Sunday is 1, as Flink counts
     "isodow": lambda ts: ts.dt.weekday(),  # Monday is 1
     "doy": lambda ts: ts.dt.ordinal_day(),
     "hour": lambda ts: ts.dt.hour(),

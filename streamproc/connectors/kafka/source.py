@@ -99,7 +99,8 @@ class KafkaReader:
         fetched = self._take(max_rows)
         if not fetched and timeout_s > 0:
             try:
-                await asyncio.wait_for(self._fetcher.arrived.wait(), timeout_s)
+                async with asyncio.timeout(timeout_s):
+                    await self._fetcher.arrived.wait()
             except TimeoutError:
                 return []
             fetched = self._take(max_rows)
@@ -240,7 +241,9 @@ class KafkaReader:
         while True:
             pause_s = self._source.discovery_s if gone_since is None else _TOPIC_GONE_POLL_S
             try:
-                await asyncio.wait_for(self._fetcher.topic_unknown.wait(), pause_s)
+                # Not `wait_for`: before Python 3.12 it forgets a cancellation that comes together with the event.
+                async with asyncio.timeout(pause_s):
+                    await self._fetcher.topic_unknown.wait()
             except TimeoutError:
                 pass
             else:

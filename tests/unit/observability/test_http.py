@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 
 import aiohttp
 import pytest
@@ -46,6 +47,15 @@ async def test_ready_follows_the_job_and_alive_does_not() -> None:
 async def test_only_the_loopback_is_listened_on_and_nothing_else_is_there() -> None:
     async with metrics_served(MetricRegistry(), [], 0) as port:
         assert (await get(port, "/"))[0] == 404
+
+
+async def test_another_address_is_served_when_asked_for() -> None:
+    async with metrics_served(MetricRegistry(), [], 0, "0.0.0.0") as port:
+        assert (await get(port, "/healthz"))[0] == 200
+    nobodys = "192.0.2.1"
+    with pytest.raises(PortUnavailable, match=re.escape(nobodys)):
+        async with metrics_served(MetricRegistry(), [], 0, nobodys):
+            pass
 
 
 async def test_a_taken_port_is_the_users_to_mend() -> None:

@@ -257,7 +257,7 @@ def test_text(text: str, expected: list[Any]) -> None:
     [
         ("extract(year from ts)", 2026),
         ("extract(month from d)", 1),
-        ("extract(dow from d)", 0),  # a Sunday
+        ("extract(dow from d)", 1),  # a Sunday
         ("extract(doy from ts)", 31),
         ("extract(second from ts)", 7),
         ("extract(epoch from ts)", 1769861107),

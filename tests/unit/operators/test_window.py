@@ -98,6 +98,16 @@ def test_a_row_late_for_its_first_window_only_is_not_counted_there(tmp_path: Pat
     assert step.late() == []
 
 
+def test_a_row_waits_for_the_window_it_missed_though_an_earlier_one_is_closed(tmp_path: Path) -> None:
+    step = Subtasks(spec(Window(15, 5), plan()), tmp_path)
+    step.process(batch([Row("a", 1, 0)]), WATERMARK_MIN)
+    step.on_watermark(4)
+    assert emitted(step) == [(Group(-10, "a"), [1])]
+    step.process(batch([Row("a", 2, 11), Row("a", 4, 2)], [4, 11]), 4)  # 2 is in −10 and −5, both past at 11, and 0
+    step.on_watermark(14)
+    assert emitted(step) == [(Group(-5, "a"), [1]), (Group(0, "a"), [1, 2, 4])]
+
+
 def test_an_accepted_late_row_emits_its_keys_again(tmp_path: Path) -> None:
     step = Subtasks(spec(TUMBLE, plan(), accept_for=10), tmp_path)
     step.process(batch([Row("a", 1, 1), Row("b", 2, 2), Row(None, 3, 3)]), WATERMARK_MIN)
