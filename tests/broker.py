@@ -155,7 +155,7 @@ class Broker:
             if not (self._directory / "log" / "meta.properties").exists():
                 cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
                 subprocess.run(
-                    [*java, "-Xmx128m", "kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(properties)],
+                    [*java, "-Xmx128m", "kafka.tools.StorageTool", "format", f"--cluster-id={cluster}", "-c", str(properties)],
                     stdout=output,
                     stderr=output,
                     check=True,

@@ -19,6 +19,7 @@ from rich.console import Console
 from operators.element import CheckpointId
 from streamproc.checkpoint.recovery import UnknownCheckpoint
 from streamproc.commands.session import DONE, FAILED, WRONG_INPUT, Session, describe, print_json
+from streamproc.connectors import load_connectors
 from streamproc.dataflow.deployment import IncompatibleCheckpoint
 from streamproc.observability.http import LOOPBACK, metrics_served
 from streamproc.observability.logging import configure_logging
@@ -108,6 +109,7 @@ class Outcome:
 
 def run_graph(session: Session, graph: LogicalGraph, request: RunRequest) -> Outcome:
     """Run to the end, or to the first signal's checkpoint."""
+    load_connectors(graph)
     set_memory()
     status = JobStatus(graph.pipeline)
     began = time.monotonic()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from operators.connector import Sink, Source
-from streamproc.pipeline.logical import LogicalSink, LogicalSource
+from streamproc.pipeline.logical import LogicalGraph, LogicalSink, LogicalSource
 from streamproc.pipeline.spec import (
     DatagenSourceSpec,
     FileSinkSpec,
@@ -12,6 +12,14 @@ from streamproc.pipeline.spec import (
     KafkaSourceSpec,
     PrintSinkSpec,
 )
+
+
+def load_connectors(graph: LogicalGraph) -> None:
+    """Import what the connectors of a pipeline need: longer than an event loop may be kept from its work."""
+    for source in graph.sources.values():
+        make_source(source)
+    for sink in graph.sinks.values():
+        make_sink(graph.pipeline, sink)
 
 
 def make_source(source: LogicalSource) -> Source:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from operators.element import CheckpointId
 from state.failure import CorruptCheckpoint
 from streamproc.checkpoint.manifest import manifest_name
 from streamproc.checkpoint.recovery import read_manifest, survey
@@ -33,7 +34,7 @@ def lose(path: Path) -> None:
     path.unlink()
 
 
-async def two_halves(orders: FileOrders) -> tuple[int, int]:
+async def two_halves(orders: FileOrders) -> tuple[CheckpointId, CheckpointId]:
     """100 orders, then 100 more, all committed; a crash. The newest checkpoint with the first half only, and the
     newest of all."""
     async with running(orders.file) as run:
@@ -45,7 +46,7 @@ async def two_halves(orders: FileOrders) -> tuple[int, int]:
         await run.until(lambda: len(orders.copies()) == 200)
         await run.checkpoints(2)
     assert half is not None
-    return half, max(survey(orders.store).manifests)
+    return CheckpointId(half), max(survey(orders.store).manifests)
 
 
 def restored(orders: FileOrders, run: Run) -> int:

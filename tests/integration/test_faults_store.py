@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import errno
 import random
+import re
 import resource
+import socket
 import subprocess
+import urllib.request
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path

@@ -51,8 +51,8 @@ def test_other_libraries_are_heard_at_warning_and_redacted_too(capsys: pytest.Ca
     redaction = Redaction()
     configure_logging(redaction, "debug", terminal=False)
     redaction.add(["hunter2-hunter2"])  # known only once the pipeline is read
-    logging.getLogger("aiokafka.conn").info("chatter")
-    logging.getLogger("aiokafka.conn").warning("refused for %s", "svc:hunter2-hunter2")
+    logging.getLogger("fsspec.http").info("chatter")
+    logging.getLogger("fsspec.http").warning("refused for %s", "svc:hunter2-hunter2")
 
     assert [line["event"] for line in lines(capsys)] == [f"refused for svc:{REDACTED}"]
 

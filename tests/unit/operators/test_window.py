@@ -240,8 +240,7 @@ def test_state_grows_with_the_keys_not_with_the_checkpoints(
     sizes = []
     for value in range(60):
         step.process(batch([Row(str(key), value, 0) for key in range(100)]), WATERMARK_MIN)
-        [(_, files, _)] = step.checkpoint()
-        sizes.append(sum(path.stat().st_size for path in files.iterdir()))
+        sizes.append(sum(file.stat().st_size for _, files, _ in step.checkpoint() for file in files.iterdir()))
         if value % 25 == 24:
             step.restore(2 if value == 24 else 1)
     assert max(sizes[30:]) < 1.5 * max(sizes[:30])
