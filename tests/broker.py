@@ -80,6 +80,9 @@ broker.session.timeout.ms=1500
 """
 
 
+_FORMAT = ("kafka.tools.StorageTool", "format")
+
+
 class BrokerUnavailable(RuntimeError):
     """No broker can be had here: no Java, no Maven, or it would not start; the message says which."""
 
@@ -155,7 +158,7 @@ class Broker:
             if not (self._directory / "log" / "meta.properties").exists():
                 cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
                 subprocess.run(
-                    [*java, "-Xmx128m", "kafka.tools.StorageTool", "format", f"--cluster-id={cluster}", "-c", str(properties)],
+                    [*java, "-Xmx128m", *_FORMAT, f"--cluster-id={cluster}", "-c", str(properties)],
                     stdout=output,
                     stderr=output,
                     check=True,

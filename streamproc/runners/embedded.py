@@ -82,7 +82,7 @@ async def run_pipeline(graph: LogicalGraph, options: RunOptions, observer: JobOb
         began = time.monotonic()
         try:
             store = await asyncio.to_thread(_open_store, graph, options)
-            with local_directory(options.work_directory, graph.pipeline) as directory:
+            async with local_directory(options.work_directory, graph.pipeline) as directory:
                 result = await _attempt(physical, options, observer, store, directory, restore_from)
             status.state = result.status
             return result

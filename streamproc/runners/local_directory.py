@@ -1,32 +1,44 @@
 """Where a running job keeps local state: a directory that lives as long as its process.
 
 Local state is never a source of truth, checkpoints are: what a killed process left is removed by the
-next one. A lock held by the living process tells the two apart.
+next one. A lock held by the living process tells the two apart. Removing takes as long as there is state,
+so it is done on worker threads.
 """
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import TextIO
 
 
-@contextmanager
-def local_directory(root: Path, pipeline: str) -> Iterator[Path]:
+@asynccontextmanager
+async def local_directory(root: Path, pipeline: str) -> AsyncIterator[Path]:
     """A new directory below `root`/`pipeline`, removed on leaving."""
-    parent = root / pipeline
+    directory, lock = await asyncio.to_thread(_make, root / pipeline)
+    try:
+        yield directory
+    finally:
+        await asyncio.to_thread(_remove, directory, lock)
+
+
+def _make(parent: Path) -> tuple[Path, TextIO]:
     parent.mkdir(parents=True, exist_ok=True)
     _remove_abandoned(parent)
     directory = Path(tempfile.mkdtemp(prefix="run-", dir=parent))
-    with (directory / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        try:
-            yield directory
-        finally:
-            shutil.rmtree(directory, ignore_errors=True)
+    lock = (directory / "lock").open("w")
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    return directory, lock
+
+
+def _remove(directory: Path, lock: TextIO) -> None:
+    shutil.rmtree(directory, ignore_errors=True)
+    lock.close()
 
 
 def _remove_abandoned(parent: Path) -> None:

@@ -29,6 +29,7 @@ from streamproc.dataflow.partitioner import HashByKey
 from streamproc.formats.json import JsonDecoder
 from streamproc.pipeline.logical import EventTime
 from streamproc.pipeline.spec import KafkaSinkSpec
+from streamproc.process_settings import set_memory
 
 ROWS = 16_384
 _SECONDS = 0.2  # CPU time each measurement repeats a stage for
@@ -53,6 +54,7 @@ class Stage:
 
 def measure() -> Iterator[tuple[str, float]]:
     """(stage, µs of CPU per record), each the best of three."""
+    set_memory()
     for stage in _stages():
         stage.work()
         yield stage.name, min(_cpu_per_record(stage.work) for _ in range(3))

@@ -17,11 +17,12 @@ from typing import Any
 import polars as pl
 import structlog
 
+from operators.element import Schema
 from state.failure import Failure
 from streamproc.connectors.kafka.sink import KafkaSink
 from streamproc.pipeline.spec import KafkaConnectionSpec, KafkaSinkSpec
 
-SCHEMA = {"id": pl.Int64()}
+SCHEMA: Schema = {"id": pl.Int64()}
 
 
 def sink(brokers: str, topic: str, pipeline: str = "pipe", **config: Any) -> KafkaSink:

@@ -34,7 +34,8 @@ async def finish(orders: KafkaOrders, run: Run) -> None:
     await asyncio.to_thread(orders.check)
 
 
-def unreachable(run: Run) -> int:
+def waiting(run: Run) -> int:
+    """Log lines about a broker that does not answer."""
     return len(run.told("broker unreachable")) + len(run.told("broker does not acknowledge"))
 
 
@@ -43,62 +44,58 @@ async def test_killed_and_started_again(broker: Broker, tmp_path: Path) -> None:
     async with running(orders.file) as run:
         await asyncio.to_thread(orders.produce, 500)
         await run.until(lambda: run.status.records_in >= 500)
-        began = time.monotonic()
+        await asyncio.to_thread(orders.produce, 500)  # as like as not, still on their way
+        began_s = time.monotonic()
         await asyncio.to_thread(broker.kill)
-        await run.until(lambda: unreachable(run) >= 3)
+        await run.until(lambda: waiting(run) >= 3)
+        assert broker.bootstrap in run.told("broker unreachable")[0]["brokers"]
         await asyncio.to_thread(broker.start)
-        down_s = time.monotonic() - began
+        down_s = time.monotonic() - began_s
         await asyncio.to_thread(orders.produce, 500)
         await finish(orders, run)
-        print(down_s, run.status.restarts, unreachable(run), [e["event"] + str(e.get("needed_by")) for e in run.logs])
         assert run.status.restarts == 0
+        assert waiting(run) <= 3 * (4 + down_s / 2), "a flood: a source and two sinks, with growing pauses"
+        assert run.told("broker reachable again")
 
 
-async def test_stopped_for_eight_seconds(broker: Broker, tmp_path: Path) -> None:
+async def test_hangs_for_eight_seconds(broker: Broker, tmp_path: Path) -> None:
     orders = KafkaOrders(broker, tmp_path)
     async with running(orders.file) as run:
         await asyncio.to_thread(orders.produce, 500)
         await run.until(lambda: run.status.records_in >= 500)
+        await asyncio.to_thread(orders.produce, 500)
         broker.pause()
-        await asyncio.sleep(8)
+        await asyncio.sleep(8)  # sockets stay open, nobody answers
         broker.resume()
         await asyncio.to_thread(orders.produce, 500)
         await finish(orders, run)
-        print(run.status.restarts, unreachable(run), [e["event"] + str(e.get("needed_by")) for e in run.logs])
         assert run.status.restarts == 0
+        assert waiting(run) <= 6
 
 
-async def test_down_at_the_start(broker: Broker, tmp_path: Path) -> None:
-    orders = KafkaOrders(broker, tmp_path)
-    await asyncio.to_thread(orders.produce, 500)
-    await asyncio.to_thread(broker.kill)
-    async with running(orders.file) as run:
-        await run.until(lambda: unreachable(run) >= 4)
-        assert not run.status.ready
-        await asyncio.to_thread(broker.start)
-        await finish(orders, run)
-        print(run.status.restarts, unreachable(run), [e["event"] + str(e.get("needed_by")) for e in run.logs])
-        assert run.status.restarts == 0
-
-
-async def test_asked_to_stop_while_it_is_down(broker: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_down_when_asked_to_stop_and_at_the_start(
+    broker: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A last checkpoint is waited for, but not for ever; what it would have held is done by the next run."""
     monkeypatch.setattr(embedded, "_STOP_DEADLINE_S", 1.0)
     orders = KafkaOrders(broker, tmp_path)
     async with running(orders.file) as run:
         await asyncio.to_thread(orders.produce, 500)
         await run.until(lambda: run.status.records_in >= 500)
+        await asyncio.to_thread(orders.produce, 500)
         await asyncio.to_thread(broker.kill)
-        began = time.monotonic()
-        result = await run.stop()
-        print(time.monotonic() - began)
-        assert result.status == "stopped"
-        assert run.told("stopped without a last checkpoint")
-        assert time.monotonic() - began < 8
-    async with running(orders.file) as run:  # still down: before anything is connected
-        await run.until(lambda: unreachable(run) >= 1)
-        began = time.monotonic()
+        began_s = time.monotonic()
         assert (await run.stop()).status == "stopped"
-        assert time.monotonic() - began < 5
-    await asyncio.to_thread(broker.start)
+        assert time.monotonic() - began_s < 10
     async with running(orders.file) as run:
+        await run.until(lambda: waiting(run) >= 3)
+        assert not run.status.ready
+        began_s = time.monotonic()
+        assert (await run.stop()).status == "stopped"
+        assert time.monotonic() - began_s < 10
+        assert len(run.logs) == waiting(run), "nothing else to say"
+    async with running(orders.file) as run:
+        await run.until(lambda: waiting(run) >= 2)
+        await asyncio.to_thread(broker.start)
         await finish(orders, run)
+        assert run.status.restarts == 0

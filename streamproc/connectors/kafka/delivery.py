@@ -16,6 +16,7 @@ from streamproc.connectors.kafka.transactions import fenced_text
 
 UNACKNOWLEDGED_BYTES_MAX: Final = 16 << 20
 _WAIT_S: Final = 5.0
+_RETRY_S: Final = 0.1
 
 _FENCED: Final = (
     kafka_errors.ProducerFenced,
@@ -45,13 +46,18 @@ class Delivery:
         """Send a batch; waits while too much is unacknowledged. Raises what an earlier batch met."""
         while self._sent_bytes > UNACKNOWLEDGED_BYTES_MAX:
             await self._wait(asyncio.FIRST_COMPLETED)
+        loop = asyncio.get_running_loop()
+        say_at = loop.time() + _WAIT_S
         while True:
             self._look(future for future in list(self._sent) if future.done())
             try:
                 future = await self._producer.send(batch, self._topic, partition)
                 break
-            except TimeoutError:
-                await self._while_waiting()
+            except TimeoutError:  # at once, where the topic is not known: a producer made while brokers are away
+                if loop.time() >= say_at:
+                    say_at = loop.time() + _WAIT_S
+                    await self._while_waiting()
+                await asyncio.sleep(_RETRY_S)
             except kafka_errors.KafkaError as error:
                 raise self._failure(self._producer.failure() or error, batch) from error
         self._sent[future] = batch

@@ -168,8 +168,10 @@ def _error_headers(row: dict[str, Any]) -> list[tuple[str, bytes | None]]:
 
 
 def _cut(sizes: _Indices, limit: int) -> Iterator[tuple[int, int]]:
-    """(start, count) of runs of rows that together stay within `limit` bytes; a larger row comes alone."""
+    """(start, count) of runs of rows of at most `limit` bytes each, about equally many; a larger row comes alone."""
     ends = np.cumsum(sizes)
+    even = -(-int(ends[-1]) // max(1, -(-int(ends[-1]) // limit))) + int(sizes.max()) if len(ends) else 0
+    limit = min(limit, even)
     start, done = 0, 0
     while start < len(ends):
         end = max(start + 1, int(np.searchsorted(ends, done + limit, side="right")))
