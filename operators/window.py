@@ -26,6 +26,7 @@ from operators.operator import OperatorContext, Output
 from operators.partials import Partials
 from operators.row_errors import ROW_ERRORS, RowErrors, reason
 from operators.slices import Times, Window
+from operators.types import name_of
 from state.failure import Actor, Failure
 
 WINDOW_TYPE: Final = pl.Datetime("ms", "UTC")
@@ -76,9 +77,15 @@ class WindowAggregateSpec:
         return WindowAggregate(self, context)
 
     def describe(self) -> str:
-        by = f" by {', '.join(self.key)}" if self.key else ""
+        """Everything that stored partials depend on."""
+        by = ", ".join(f"{name} {name_of(self.input_schema[name])}" for name in self.key)
+        aggregates = ", ".join(
+            f"{name} = {' '.join(output.text.split())}"
+            for name, output in zip(self.plan.names, self.plan.outputs, strict=True)
+        )
+        reads = ", ".join(f"{name} {name_of(self.input_schema[name])}" for name in self.plan.inputs)
         late = f", late accepted for {self.accept_for_ms}ms" if self.accept_for_ms else ""
-        return f"{self.window}{by}: {', '.join(self.plan.schema)}{late}"
+        return f"{self.window} by ({by}): {aggregates}; of ({reads}){late}"
 
 
 class WindowAggregate:

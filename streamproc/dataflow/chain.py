@@ -67,7 +67,9 @@ class Chain:
         routes: Sequence[Route],
         *,
         has_sink: bool,
+        counted_by_sender: frozenset[str] = frozenset(),
     ) -> None:
+        """`counted_by_sender`: steps whose rows in are counted ahead of the exchange, where they begin."""
         self.operators = operators
         self._output = output
         self._routes: dict[StreamRef, list[Route]] = {}
@@ -78,7 +80,9 @@ class Chain:
         self.all_operators = [*operators, *(op for route in routes for op in route.before)]
         self.flows: Mapping[str, StepFlow] = {op.step: StepFlow() for op in self.all_operators}
         steps = [op.step for op in operators]
-        self._enters = [i == 0 or steps[i - 1] != step for i, step in enumerate(steps)]
+        self._enters = [
+            (i == 0 or steps[i - 1] != step) and step not in counted_by_sender for i, step in enumerate(steps)
+        ]
         self._leaves = [i + 1 == len(steps) or steps[i + 1] != step for i, step in enumerate(steps)]
 
     def process(self, frame: pl.DataFrame, watermark: EventTimeMs, others: EventTimeMs) -> Iterator[Routed]:

@@ -37,7 +37,7 @@ from streamproc.dataflow.subtask import (
     SubtaskParts,
 )
 from streamproc.observability.status import JobObserver
-from streamproc.pipeline.logical import LogicalSource
+from streamproc.pipeline.logical import LogicalGraph, LogicalSource
 from streamproc.pipeline.physical import Edge, PhysicalGraph, Stage, Vertex
 
 _CHANNEL_BATCHES = 2  # a channel holds this many full batches: one being read, one waiting
@@ -166,7 +166,15 @@ class Deployment:
         parts = SubtaskParts(
             id=(vertex.name, index),
             nodes=vertex.nodes,
-            chain=Chain(operators, vertex.output, routes, has_sink=vertex.sink is not None),
+            chain=Chain(
+                operators,
+                vertex.output,
+                routes,
+                has_sink=vertex.sink is not None,
+                counted_by_sender=frozenset(
+                    stage.step for _, edge in self._graph.upstreams(vertex.name) for stage in edge.before
+                ),
+            ),
             outputs=[self._outputs(vertex, route, edge, index, inputs) for route, edge in enumerate(vertex.edges)],
             state=state,
             writer=self._sinks[vertex.sink.name].writer(index, vertex.parallelism) if vertex.sink else None,
@@ -267,7 +275,13 @@ class Deployment:
     def _parts_for(self, step: str, groups: KeyGroupRange) -> list[StepPart]:
         if self._restored is None:
             return []
-        return [part for part in self._restored.steps.get(step, ()) if part.groups.intersects(groups)]
+        states = {renamed(self._graph.logical, name): parts for name, parts in self._restored.steps.items()}
+        return [part for part in states.get(step, ()) if part.groups.intersects(groups)]
+
+
+def renamed(graph: LogicalGraph, step: str) -> str:
+    """What a step of a checkpoint is called now (`was:`)."""
+    return next((now.name for now in graph.steps.values() if now.was == step), step)
 
 
 def check_compatible(graph: PhysicalGraph, manifest: Manifest, *, committed: bool) -> None:
@@ -281,7 +295,8 @@ def check_compatible(graph: PhysicalGraph, manifest: Manifest, *, committed: boo
             f"with {manifest.max_parallelism}: it is fixed for the life of the state; {start_anew}"
         )
     describes = {s.step: s.spec.describe() for v in graph.vertices for s in v.stages if s.spec.stateful}
-    for step, parts in manifest.steps.items():
+    for name, parts in manifest.steps.items():
+        step = renamed(logical, name)
         if step not in describes:
             raise IncompatibleCheckpoint(
                 f"checkpoint {manifest.checkpoint} holds state of step {step}, "

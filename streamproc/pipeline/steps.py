@@ -149,7 +149,7 @@ def _plan_aggregate(
                 ProjectSpec({name: expressions.column(name, schema) for name in schema}, schema, errors)
             )
     planned.key = key
-    aggregate = WindowAggregateSpec(key, window, plan, spec.late.accept_for, late_output, schema)
+    aggregate = WindowAggregateSpec(key, window, plan, spec.late.accept_for, late_output, schema, errors)
     planned.operators.append(aggregate)
     return aggregate.schema
 

@@ -150,7 +150,7 @@ def write_pipeline(
     rate: int | None = None,
 ) -> Path:
     """The pipeline file; `rate` keeps the window open."""
-    file = directory / f"pipeline-{rate or 'open'}.yaml"
+    file = directory / "pipeline.yaml"
     file.write_text(
         _PIPELINE.format(
             parallelism=parallelism,

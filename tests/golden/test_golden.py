@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import shutil
 import sys
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +25,7 @@ from operators.connector import Fetched
 from operators.element import CheckpointId
 from state.failure import Failure
 from streamproc.checkpoint.driver import CheckpointDriver
+from streamproc.dataflow.deployment import IncompatibleCheckpoint
 from streamproc.dataflow.source_subtask import SourceSubtask
 from streamproc.observability.metrics import MetricRegistry, PipelineMetrics
 from streamproc.observability.status import JobObserver, JobStatus
@@ -47,8 +50,9 @@ def with_parallelism(graph: LogicalGraph, parallelism: int) -> LogicalGraph:
     return replace(graph, sources=all_at(graph.sources), steps=all_at(graph.steps), sinks=all_at(graph.sinks))
 
 
-def run(graph: LogicalGraph) -> JobResult:
-    observer = JobObserver(PipelineMetrics(MetricRegistry(), graph.pipeline), JobStatus(graph.pipeline))
+def run(graph: LogicalGraph, registry: MetricRegistry | None = None) -> JobResult:
+    metrics = PipelineMetrics(registry or MetricRegistry(), graph.pipeline)
+    observer = JobObserver(metrics, JobStatus(graph.pipeline))
     return asyncio.run(run_pipeline(graph, RunOptions(work_directory=Path("state")), observer))
 
 
@@ -94,12 +98,58 @@ def test_crash_and_restore(
     folder: Path, crash_after: int, before: int, after: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     graph = load_pipeline(Path("pipeline.yaml"))
+    crash(with_parallelism(graph, before), crash_after, monkeypatch)
+    assert run(with_parallelism(graph, after)).status == "finished"
+    assert outputs(graph) == expected(folder.name)
+
+
+@pytest.mark.parametrize("folder", ["tumble"], indirect=True)
+def test_a_renamed_step_keeps_its_state(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = Path("pipeline.yaml")
+    crash(load_pipeline(file), 2, monkeypatch)
+    renamed = file.read_text().replace("  revenue:\n", "  income:\n    was: revenue\n")
+    file.write_text(renamed.replace("input: revenue,", "input: income,"))
+    graph = load_pipeline(file)
+    assert run(graph).status == "finished"
+    assert outputs(graph) == expected(folder.name)
+
+
+@pytest.mark.parametrize("folder", ["tumble"], indirect=True)
+def test_state_of_a_step_that_means_something_else_now_is_not_read(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = Path("pipeline.yaml")
+    crash(load_pipeline(file), 2, monkeypatch)
+    file.write_text(file.read_text().replace("cents: sum(cents)", "cents: max(cents)"))
+    failure = run(load_pipeline(file)).failure
+    assert isinstance(failure, IncompatibleCheckpoint)
+    assert "step revenue has changed since checkpoint 2" in str(failure)
+
+
+@pytest.mark.parametrize("folder", ["tumble"], indirect=True)
+@pytest.mark.parametrize("parallelism", [1, 2])
+def test_every_row_is_counted_once_at_each_step(folder: Path, parallelism: int) -> None:
+    registry = MetricRegistry()
+    run(with_parallelism(load_pipeline(Path("pipeline.yaml")), parallelism), registry)
+    rows: dict[tuple[str, str], int] = defaultdict(int)
+    for name, step, value in re.findall(
+        r'streamproc_records_(in|out)_total{pipeline="tumble",step="(\w+)",.*} ([\d.e+]+)', registry.render().decode()
+    ):
+        rows[step, name] += int(float(value))
+    read = sum(len(path.read_text().splitlines()) for path in Path("input").iterdir())
+    assert rows["orders", "in"] == rows["orders", "out"] == rows["paid", "in"] == read
+    assert rows["revenue", "in"] == rows["paid", "out"] < read
+    assert rows["revenue", "out"] == rows["out", "in"] == rows["out", "out"] == len(expected("tumble")["out"])
+
+
+def crash(graph: LogicalGraph, after: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run until the manifest of checkpoint `after` is there, and no further."""
     complete, fetch = CheckpointDriver._complete, SourceSubtask._fetch
     completed = fetches = 0
 
-    async def crash(driver: CheckpointDriver, checkpoint: CheckpointId) -> None:
+    async def crashing(driver: CheckpointDriver, checkpoint: CheckpointId) -> None:
         nonlocal completed
-        if checkpoint == crash_after:
+        if checkpoint == after:
             raise Crash(f"after checkpoint {checkpoint}")
         await complete(driver, checkpoint)
         completed = checkpoint
@@ -113,11 +163,9 @@ def test_crash_and_restore(
         return await fetch(source)
 
     with monkeypatch.context() as patched:
-        patched.setattr(CheckpointDriver, "_complete", crash)
+        patched.setattr(CheckpointDriver, "_complete", crashing)
         patched.setattr(SourceSubtask, "_fetch", paced)
-        assert isinstance(run(with_parallelism(graph, before)).failure, Crash)
-    assert run(with_parallelism(graph, after)).status == "finished"
-    assert outputs(graph) == expected(folder.name)
+        assert isinstance(run(graph).failure, Crash)
 
 
 if __name__ == "__main__":

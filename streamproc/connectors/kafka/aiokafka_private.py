@@ -260,6 +260,8 @@ class BatchProducer:
             **options, enable_idempotence=True, **(transactional if transactional_id is not None else {})
         )
         self._producer._message_accumulator._batch_ttl = _FOREVER_S  # we decide for how long to wait
+        self._lookup = self._producer.client.coordinator_lookup
+        self._producer.client.coordinator_lookup = self._coordinator_lookup
 
     async def start(self, identity: ProducerIdentity = NO_IDENTITY) -> None:
         """Connect. A transactional producer needs its `identity`: with one, aiokafka asks for none."""
@@ -277,6 +279,13 @@ class BatchProducer:
         self._producer._txn_manager = manager
         self._producer._sender._txn_manager = manager
         self._producer._message_accumulator._txn_manager = manager
+
+    async def _coordinator_lookup(self, kind: CoordinationType, key: str) -> Any:
+        """aiokafka's sender asks again after a timeout, but would die of a connection that breaks meanwhile."""
+        try:
+            return await self._lookup(kind, key)
+        except kafka_errors.KafkaConnectionError as error:
+            raise kafka_errors.RequestTimedOutError(str(error)) from error
 
     def partitions(self, topic: str) -> list[int]:
         """Partitions of a topic as last heard, ascending."""
