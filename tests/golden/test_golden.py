@@ -81,7 +81,7 @@ def expected(name: str) -> dict[str, list[str]]:
 def folder(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     shutil.copytree(FOLDER / request.param, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
-    return FOLDER / request.param
+    return FOLDER / str(request.param)
 
 
 @pytest.mark.parametrize("folder", NAMES, indirect=True)
