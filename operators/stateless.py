@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import polars as pl
 
@@ -17,23 +17,24 @@ from operators.row_errors import ROW_ERRORS, RowErrors, Transform
 
 @dataclass(frozen=True, slots=True)
 class FilterSpec:
-    """Keep rows for which `predicate` is true; null is not."""
+    """Keep rows for which `predicate` is true; null is not. `word` is what the file calls it."""
 
     predicate: Scalar
     schema: Schema
     errors: ErrorPolicy = "fail"
+    word: Literal["where", "having"] = "where"
 
     @property
     def stateful(self) -> bool:
         return False
 
     def create(self, context: OperatorContext) -> Stateless:
-        predicate, text = self.predicate.expr, self.predicate.text
-        errors = RowErrors(context, self.errors, lambda _: f"where {text}")
+        predicate = self.predicate.expr
+        errors = RowErrors(context, self.errors, lambda _: self.describe())
         return Stateless(context, lambda frame: frame.filter(predicate), errors, filters=True)
 
     def describe(self) -> str:
-        return f"where {self.predicate.text}"
+        return f"{self.word} {self.predicate.text}"
 
 
 @dataclass(frozen=True, slots=True)

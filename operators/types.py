@@ -62,6 +62,7 @@ _PLAIN: Final[dict[str, pl.DataType]] = {
     "timestamp_us": pl.Datetime("us", "UTC"),
     "timestamp": pl.Datetime("us", "UTC"),
 }
+UNKNOWN: Final = pl.Unknown()  # of a column that a fault in the file leaves without a type: known by name only
 TYPE_NAMES: Final = (*_PLAIN, "decimal(p,s)", "list[T]")
 
 _DECIMAL = re.compile(r"decimal\(\s*(\d+)\s*,\s*(\d+)\s*\)")

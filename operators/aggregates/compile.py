@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from contextlib import suppress
 from typing import ClassVar, TypeVar
 
 import polars as pl
@@ -24,42 +25,50 @@ from operators.aggregates.accumulators import (
 )
 from operators.aggregates.plan import AggregatePlan, Input
 from operators.element import Schema
-from operators.expression.compile import Scalar, finished
-from operators.expression.error import ExpressionError
-from operators.expression.syntax import full_sql_of, parse, sql_of
+from operators.expression.compile import Scalar, finished, translated
+from operators.expression.error import ExpressionError, TypeNotKnown
+from operators.expression.nodes import is_aggregate
+from operators.expression.syntax import full_sql_of, sql_of
 from operators.expression.translator import Translator
 from operators.expression.value import BOOLEAN, FLOAT64, UNORDERED, Value, literal, type_name
+from operators.types import UNKNOWN
 from state.failure import Actor, Failure
 
 _A = TypeVar("_A", bound=Accumulator)
 
 
 class AggregateErrors(Failure):
-    """Every faulty aggregate by its name."""
+    """Every faulty aggregate by its name; `schema` has all of them, those without a type as `UNKNOWN`."""
 
     acts: ClassVar[Actor] = "user"
 
-    def __init__(self, errors: Mapping[str, ExpressionError]) -> None:
+    def __init__(self, errors: Mapping[str, ExpressionError], schema: Schema) -> None:
         self.errors = dict(errors)
+        self.schema = schema
         super().__init__("; ".join(f"{name}: {error}" for name, error in self.errors.items()))
 
 
 def compile_aggregates(aggregates: Mapping[str, str], schema: Schema, key: Sequence[str] = ()) -> AggregatePlan:
-    """Compile expressions over aggregates; `key` columns may stand outside of one. Raises AggregateErrors."""
+    """Compile expressions over aggregates; `key` columns may stand outside of one. Raises AggregateErrors,
+    without an error where only the type of a column is not known."""
     shared = _Accumulators(schema)
     outputs: dict[str, Scalar] = {}
     errors: dict[str, ExpressionError] = {}
     for name, text in aggregates.items():
         translator = _Results(shared, key)
         try:
-            value = translator.visit(parse(text))
+            value = translated(translator, text)
             expr = finished(value, reads_columns=translator.varies)
         except ExpressionError as error:
             errors[name] = error
+        except TypeNotKnown:
+            pass
         else:
             outputs[name] = Scalar(text, expr, value.dtype, frozenset(translator.columns))
-    if errors:
-        raise AggregateErrors(errors)
+    if len(outputs) < len(aggregates):
+        raise AggregateErrors(
+            errors, {name: outputs[name].dtype if name in outputs else UNKNOWN for name in aggregates}
+        )
     return AggregatePlan(
         inputs=[column for column in schema if column in shared.columns],
         outputs=tuple(outputs.values()),
@@ -83,7 +92,10 @@ class _Results(Translator):
 
     def aggregate(self, node: exp.Expression, name: str) -> Value:
         self.varies = True
-        return self._shared.result(node, name)
+        return self._shared.result(node, name, self)
+
+    def inside(self, node: exp.Expression) -> Translator:
+        return _Arguments(self._shared.schema, within=self) if is_aggregate(node) else self
 
     def unknown_column(self, name: str, *, quoted: bool) -> ExpressionError:
         if name.split(".")[0] in self._shared.schema:
@@ -105,6 +117,7 @@ class _Accumulators:
         self.schema = schema
         self.columns: set[str] = set()
         self.sources: dict[Hashable, Input] = {}
+        self._around: Translator | None = None
         self._types: dict[Hashable, pl.DataType] = {}
         self._accumulators: dict[Hashable, Accumulator] = {}
 
@@ -112,8 +125,9 @@ class _Accumulators:
     def all(self) -> tuple[Accumulator, ...]:
         return tuple(self._accumulators.values())
 
-    def result(self, node: exp.Expression, name: str) -> Value:
-        """The finished result of one aggregate call, with or without `filter (where …)`."""
+    def result(self, node: exp.Expression, name: str, around: Translator) -> Value:
+        """The finished result of one aggregate call, with or without `filter (where …)`, found by `around`."""
+        self._around = around
         condition = node.expression.this if isinstance(node, exp.Filter) else None
         call = node.this if isinstance(node, exp.Filter) else node
         args = list(call.expressions)
@@ -226,7 +240,7 @@ class _Accumulators:
         *,
         hashed: bool = False,
     ) -> tuple[str, pl.DataType]:
-        inner = _Arguments(self.schema)
+        inner = _Arguments(self.schema, within=self._around)
         if condition is None:
             value = compute(inner)
         else:
@@ -253,7 +267,8 @@ def _value(accumulator: Accumulator) -> Value:
 
 def _fraction(node: exp.Expression) -> float:
     """The q of quantile_cont."""
-    constant = Translator({}).visit(node).constant if isinstance(node, exp.Literal) else None
-    if constant is None or isinstance(constant, str) or not 0 <= (q := float(constant)) <= 1:  # type: ignore[arg-type]
-        raise ExpressionError("quantile_cont(x, q): q is a number from 0 to 1, written out")
-    return q
+    if isinstance(node, exp.Literal) and not node.args.get("is_string"):
+        with suppress(ValueError):
+            if 0 <= (q := float(node.name)) <= 1:
+                return q
+    raise ExpressionError("quantile_cont(x, q): q is a number from 0 to 1, written out")

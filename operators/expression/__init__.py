@@ -6,6 +6,6 @@ range, text that is no number) evaluation raises; nothing depends on the clock o
 """
 
 from operators.expression.compile import Scalar, compile_predicate, compile_scalar
-from operators.expression.error import ExpressionError
+from operators.expression.error import ExpressionError, TypeNotKnown
 
-__all__ = ["ExpressionError", "Scalar", "compile_predicate", "compile_scalar"]
+__all__ = ["ExpressionError", "Scalar", "TypeNotKnown", "compile_predicate", "compile_scalar"]

@@ -13,7 +13,8 @@ class ExpressionError(Failure):
     """An expression cannot be compiled against its input.
 
     `offset` counts characters from the start of the expression (None where it is not known);
-    `suggestion` is a near name of an unknown column or function, already part of the message.
+    `suggestion` is a near name of an unknown column or function, already part of the message;
+    `others` are further faults of the same expression.
     """
 
     acts: ClassVar[Actor] = "user"
@@ -22,7 +23,26 @@ class ExpressionError(Failure):
         self.message = f"{message}; did you mean {suggestion!r}?" if suggestion else message
         self.offset = offset
         self.suggestion = suggestion
+        self.others: tuple[ExpressionError, ...] = ()
         super().__init__(self.message)
+
+    @property
+    def all(self) -> tuple[ExpressionError, ...]:
+        """This fault and the others."""
+        return (self, *self.others)
+
+
+class TypeNotKnown(Failure):
+    """An expression without a fault of its own that reads a column of `UNKNOWN` type."""
+
+    acts: ClassVar[Actor] = "user"
+
+
+class Poisoned(Exception):
+    """Passes from a part that has no value (its fault is recorded) to everything computed from it.
+
+    Never leaves a compilation.
+    """
 
 
 def near_name(name: str, candidates: Iterable[str]) -> str | None:

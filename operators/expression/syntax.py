@@ -7,6 +7,7 @@ databases; here a function means what `functions` says it means and nothing else
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, ClassVar, Final, cast
 
 import sqlglot
@@ -14,11 +15,18 @@ from sqlglot import exp
 from sqlglot.dialects.dialect import Dialect
 from sqlglot.errors import ParseError, SqlglotError
 from sqlglot.parser import Parser as SqlParser
+from sqlglot.tokenizer_core import TokenType
 
 from operators.expression.error import ExpressionError
 
 TEXT_LENGTH_MAX: Final = 10_000
 _DEPTH_MAX: Final = 200
+_EXPECTED: Final = {  # what the parser missed → how a user says it
+    "Expecting )": "a parenthesis is not closed",
+    "Expected END after CASE": "a case ends with `end`",
+    "Expected TYPE after CAST": "write cast(x as int64)",
+    "Expected AS after CAST": "write cast(x as int64)",
+}
 _SPECIAL_SYNTAX: Final = ("CAST", "TRY_CAST", "EXTRACT", "POSITION", "SUBSTRING", "TRIM")
 
 
@@ -40,6 +48,8 @@ def parse(text: str) -> exp.Expression:
         raise ExpressionError("the expression is empty")
     if len(text) > TEXT_LENGTH_MAX:
         raise ExpressionError(f"the expression is {len(text)} characters long; at most {TEXT_LENGTH_MAX} are allowed")
+    if ";" in text:
+        _refuse_semicolon(text)
     try:
         tree = cast(exp.Expression, sqlglot.parse_one(text, read=StreamSql, into=exp.Condition))
     except ParseError as error:
@@ -80,13 +90,39 @@ def _depth(tree: exp.Expression) -> int:
 
 def _syntax_error(text: str, error: ParseError) -> ExpressionError:
     details = error.errors[0] if error.errors else {}
-    token = details.get("highlight")
+    token, expected = details.get("highlight"), str(details.get("description"))
+    for said, meant in _EXPECTED.items():
+        if expected.startswith(said):
+            return ExpressionError(f"not a SQL expression: {meant}", offset=_opening(text, said))
     if not token:
         return ExpressionError("not a SQL expression: it ends too early", offset=len(text))
     offset = _offset(text, details.get("line"), details.get("col"), len(token))
+    if (backtick := text.find("`")) >= 0:
+        return ExpressionError("not a SQL expression: names are quoted with double quotes, not `", offset=backtick)
+    if token.lower() == "select":
+        return ExpressionError("a query is not an expression: write only the value", offset=offset)
     if text[offset + len(token) :].strip() == "" and not token[0].isalnum() and token not in "')\"":
         return ExpressionError(f"not a SQL expression: something is missing after {token!r}", offset=offset)
     return ExpressionError(f"not a SQL expression: unexpected {token!r}", offset=offset)
+
+
+def _opening(text: str, expected: str) -> int:
+    """Where the last thing begins that is not closed."""
+    opening, closing = ("case", "end") if "CASE" in expected else ("cast", "") if "CAST" in expected else ("(", ")")
+    open_at: list[int] = []
+    for token in sqlglot.tokenize(text, read=StreamSql):
+        if token.text.lower() == opening and token.end - token.start + 1 == len(opening):
+            open_at.append(token.start)
+        elif token.text.lower() == closing and open_at:
+            open_at.pop()
+    return open_at[-1] if open_at else 0
+
+
+def _refuse_semicolon(text: str) -> None:
+    with suppress(SqlglotError):  # a quote left open: said by the parser
+        for token in sqlglot.tokenize(text, read=StreamSql):
+            if token.token_type == TokenType.SEMICOLON:
+                raise ExpressionError("not a SQL expression: unexpected ';'", offset=token.start)
 
 
 def _offset(text: str, line: int | None, column: int | None, token_length: int) -> int:

@@ -1,4 +1,8 @@
-"""Columns that a file declares or creates: legal names, and the types of a source's schema."""
+"""Columns that a file declares or creates: legal names, the types of a source's schema, and what is left of
+them where the file is at fault.
+
+A column whose declaration or expression is faulty keeps its name and has the type `UNKNOWN`.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,7 @@ from typing import Any, Final
 import polars as pl
 
 from operators.element import Schema
-from operators.types import TYPE_NAMES, FieldType, UnknownType, name_of, parse_type
+from operators.types import TYPE_NAMES, UNKNOWN, FieldType, UnknownType, name_of, parse_type
 from streamproc.pipeline.document import FieldPath
 from streamproc.pipeline.faults import FaultLog
 from streamproc.pipeline.spec import MetadataColumn
@@ -54,26 +58,44 @@ _OTHER_WORDS: Final = {  # how other systems call a type
 }
 
 
+class GuessedColumns(Schema):
+    """Columns whose names are not certain: a misspelt one stands beside what it probably means. Enough to see
+    what is certainly wrong with a reader, not to compare with the columns of another stream."""
+
+
+class AnyColumns(GuessedColumns):
+    """The columns of a stream of which nothing is known: every name may be one."""
+
+    def __contains__(self, name: object) -> bool:
+        return True
+
+    def __missing__(self, name: str) -> pl.DataType:
+        return UNKNOWN
+
+
+def is_column_name(name: str) -> bool:
+    """Whether a column may be called so."""
+    return bool(name) and name != "*" and not name.startswith(("__", "^"))
+
+
 def check_column_name(name: str, path: FieldPath, log: FaultLog) -> bool:
     """Whether a column may be called so; a fault where not."""
+    if is_column_name(name):
+        return True
     if name.startswith("__"):
         log.error(path, f"a column cannot be called '{name}': names that begin with __ are reserved", at_key=True)
-    elif not name or name == "*" or name.startswith("^"):
-        log.error(path, f"a column cannot be called '{name}'", at_key=True)
     else:
-        return True
+        log.error(path, f"a column cannot be called '{name}'", at_key=True)
     return False
 
 
-def read_fields(declared: Mapping[str, Any], path: FieldPath, log: FaultLog) -> dict[str, FieldType] | None:
-    """The types of a source's `schema`; None when any is wrong."""
-    fields: dict[str, FieldType] = {}
+def read_fields(declared: Mapping[str, Any], path: FieldPath, log: FaultLog) -> dict[str, FieldType | None]:
+    """The types of a source's `schema`; None for one that is wrong."""
+    fields: dict[str, FieldType | None] = {}
     for name, written in declared.items():
-        legal = check_column_name(name, (*path, name), log)
-        field = _read_type(written, (*path, name), log)
-        if legal and field is not None:
-            fields[name] = field
-    return fields if len(fields) == len(declared) else None
+        check_column_name(name, (*path, name), log)
+        fields[name] = _read_type(written, (*path, name), log)
+    return fields
 
 
 def _read_type(written: Any, path: FieldPath, log: FaultLog) -> FieldType | None:
@@ -106,9 +128,38 @@ def _type_hint(written: str) -> str | None:
     return f"did you mean {suggestion}?" if suggestion else f"types are {', '.join(TYPE_NAMES)} and nested mappings"
 
 
+def named_columns(written: Any) -> list[tuple[FieldPath, str]] | None:
+    """The columns that a list names, each with its place in it; also where it lacks its brackets, or holds
+    what is no name. None for what names no columns at all."""
+    if isinstance(written, list):
+        return [((index,), name) for index, name in enumerate(written) if isinstance(name, str)]
+    if isinstance(written, str):
+        names = [name.strip() for name in written.split(",")]
+        return [((), name) for name in names] if all(name.isidentifier() for name in names) else None
+    return None
+
+
 def nested_columns(columns: Iterable[tuple[str, pl.DataType]]) -> list[str]:
     """Columns that are lists or structs: CSV has no place for them."""
     return [name for name, dtype in columns if isinstance(dtype, pl.List | pl.Struct | pl.Array)]
+
+
+def as_certain(columns: Schema, *, certain: bool) -> Schema:
+    """The columns, marked as guessed where their names are not certain."""
+    return columns if certain else GuessedColumns(columns)
+
+
+def unlike(dtype: pl.DataType, other: pl.DataType) -> bool:
+    """Whether two types are known to differ."""
+    return dtype != other and UNKNOWN not in (dtype, other)
+
+
+def together(first: Schema, other: Schema) -> Schema:
+    """What is known of the columns of a union: all names, and the types that both sides agree on."""
+    merged = {name: dtype if other.get(name) == dtype else UNKNOWN for name, dtype in first.items()}
+    more = {name: UNKNOWN for name in other if name not in first}
+    certain = first.keys() == other.keys() and not isinstance(first, GuessedColumns)
+    return merged if certain else GuessedColumns(merged | more)
 
 
 def differences(first: Schema, other: Schema) -> list[str]:
@@ -118,6 +169,6 @@ def differences(first: Schema, other: Schema) -> list[str]:
     found += [
         f"column '{name}' is {name_of(other[name])}, not {name_of(dtype)}"
         for name, dtype in first.items()
-        if name in other and other[name] != dtype
+        if name in other and unlike(dtype, other[name])
     ]
     return found

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from typing import Any, Final
 
 from streamproc.pipeline.document import FieldPath
 from streamproc.pipeline.faults import FaultLog
@@ -10,23 +12,36 @@ from streamproc.pipeline.shape import Part
 from streamproc.pipeline.spec import KafkaConnectionSpec, KafkaSinkSpec, KafkaSourceSpec, SecuritySpec
 from streamproc.pipeline.suggest import did_you_mean
 
+_TOPIC: Final = re.compile(r"[a-zA-Z0-9._-]{1,249}")
+
 
 def check_connection(part: Part[KafkaConnectionSpec], log: FaultLog) -> None:
     """What is wrong with one entry of `connections`."""
     if part.spec is not None:
-        _check_brokers(part.spec.brokers, part.path, log)
-        if "security" not in part.broken:
+        if not part.is_wrong("brokers"):
+            _check_brokers(part.spec.brokers, part.path, log)
+        if not part.is_wrong("security"):
             _check_security(part.spec.security, (*part.path, "security"), log)
+
+
+def check_topic(topic: str, part: Part[Any], log: FaultLog) -> None:
+    """A topic's name is one that Kafka takes."""
+    if part.is_wrong("topic") or (_TOPIC.fullmatch(topic) and topic not in (".", "..")):
+        return
+    path = (*part.path, "topic")
+    written = log.document.as_written.get(path, topic)
+    message = f"'{written}' cannot be a topic: its name is 1 to 249 letters, digits, '.', '_' and '-'"
+    log.error(path, message)
 
 
 def resolve_connection(
     spec: KafkaSourceSpec | KafkaSinkSpec,
-    path: FieldPath,
+    part: Part[Any],
     connections: Mapping[str, Part[KafkaConnectionSpec]],
-    broken: frozenset[str],
     log: FaultLog,
 ) -> KafkaConnectionSpec | None:
     """The connection a part names, or the one it spells out itself; None with a fault when there is none."""
+    path = part.path
     if spec.connection is not None:
         for name in ("brokers", "security"):
             if getattr(spec, name) is not None:
@@ -43,13 +58,14 @@ def resolve_connection(
         found = connections[spec.connection].spec
         return None if found is None else found.model_copy(update={"brokers": split_brokers(found.brokers)})
     if spec.brokers is None:
-        if not {"connection", "brokers"} & broken:
+        if not part.is_wrong("connection") and not part.is_wrong("brokers"):
             only = f"there is the connection '{next(iter(connections))}'" if len(connections) == 1 else None
             log.error(path, "needs 'connection' or 'brokers'", only, at_key=True)
         return None
     security = spec.security or SecuritySpec()
     _check_brokers(spec.brokers, path, log)
-    _check_security(security, (*path, "security"), log)
+    if not part.is_wrong("security"):
+        _check_security(security, (*path, "security"), log)
     return KafkaConnectionSpec(type="kafka", brokers=split_brokers(spec.brokers), security=security)
 
 

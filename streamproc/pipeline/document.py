@@ -84,6 +84,14 @@ class Document:
         """Whether a problem was found at `path` or around it."""
         return any(path[:length] in self.broken for length in range(len(path) + 1))
 
+    def read_as(self, path: FieldPath, meant: FieldPath) -> None:
+        """What stands at `path` is checked as if it stood at `meant`: faults in it keep their places."""
+        count = len(path)
+        for marked in [marked for marked in self._marks if marked[:count] == path]:
+            self._marks[meant + marked[count:]] = self._marks[marked]
+        for written in [written for written in self.as_written if written[:count] == path]:
+            self.as_written[meant + written[count:]] = self.as_written[written]
+
     def from_reference(self, path: FieldPath) -> bool:
         """Whether the text at `path` held references."""
         return path in self.as_written

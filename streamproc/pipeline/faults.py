@@ -38,6 +38,10 @@ class Fault:
         return {name: getattr(self, name) for name in Fault.__slots__}
 
 
+def _within(path: str, part: str) -> bool:
+    return path.startswith((f"{part}.", f"{part}["))
+
+
 class InvalidPipeline(Failure):
     """A pipeline file is wrong. `faults` holds everything found, warnings included, in file order."""
 
@@ -84,9 +88,10 @@ class FaultLog:
         return bool(self._errors)
 
     def faults(self) -> list[Fault]:
-        """All errors in file order. Warnings only where there is no error: they tell how the file will
-        be run, and a file with errors is not."""
-        return sorted(self._errors or self._warnings, key=lambda fault: (fault.line, fault.column))
+        """All errors and warnings, in file order. Of a part with errors, warnings would only distract."""
+        faulty = {fault.path for fault in self._errors}
+        warnings = [w for w in self._warnings if not any(path == w.path or _within(path, w.path) for path in faulty)]
+        return sorted([*self._errors, *warnings], key=lambda fault: (fault.line, fault.column))
 
     def _fault(
         self, path: FieldPath, message: str, hint: str | None, severity: Severity, at_key: bool, offset: int | None

@@ -26,13 +26,14 @@ _RESTART_FIELDS: Final = {
 def check_job(part: Part[JobSpec], log: FaultLog) -> JobSpec:
     """The job's settings (defaults where they could not be read), faults recorded."""
     job = part.spec or JobSpec()
-    if job.parallelism > job.max_parallelism:
+    if job.parallelism > job.max_parallelism and not part.is_wrong("max_parallelism"):
         message = f"{job.parallelism} is more than max_parallelism ({job.max_parallelism})"
         log.error(("job", "parallelism"), message)
     check_url(job.checkpoint.storage, ("job", "checkpoint", "storage"), log)
     restart = job.restart
     legal = _RESTART_FIELDS[restart.strategy]
-    for name in sorted(restart.model_fields_set - {"strategy", *legal}):
+    others = restart.model_fields_set - {"strategy", *legal}
+    for name in sorted(others if not part.is_wrong("restart", "strategy") else ()):
         owner = next(strategy for strategy, names in _RESTART_FIELDS.items() if name in names)
         log.error(
             ("job", "restart", name), f"'{name}' belongs to `strategy: {owner}`, not to {restart.strategy}", at_key=True

@@ -13,7 +13,6 @@ from streamproc.pipeline.document import FieldPath
 from streamproc.pipeline.faults import FaultLog
 
 VERBS: Final = ("join", "deduplicate", "top", "python", "process", "sql")
-_STEP_FIELDS: Final = (*VERBS, "ttl")
 _WINDOWS: Final = ("session", "cumulate")
 _FORMATS: Final = ("avro", "protobuf", "debezium-json")
 SINK_TYPES: Final = ("postgres",)
@@ -26,22 +25,27 @@ def take_tests(pipeline: dict[str, Any], log: FaultLog) -> dict[str, Any]:
     return {name: value for name, value in pipeline.items() if name != "tests"}
 
 
-def take_from_step(step: dict[str, Any], path: FieldPath, log: FaultLog) -> tuple[dict[str, Any], bool]:
-    """The step without what comes later, and whether it is opaque."""
+def take_from_step(
+    step: dict[str, Any], path: FieldPath, log: FaultLog
+) -> tuple[dict[str, Any], bool, frozenset[FieldPath]]:
+    """The step without what comes later, whether it is opaque, and what else was taken out."""
     kept = dict(step)
+    taken: frozenset[FieldPath] = frozenset()
     opaque = False
-    for word in _STEP_FIELDS:
+    for word in (*VERBS, "ttl"):
         if word in kept:
             del kept[word]
-            opaque = True
+            opaque |= word in VERBS
             log.error((*path, word), f"'{word}' is not supported yet", at_key=True)
+    if "ttl" in step and "window" not in step:
+        taken = frozenset({("window",)})  # what else would bound the state
     if opaque:
         kept.setdefault("input", [])  # a join has none
     window = kept.get("window")
     if window == "input":
         log.error((*path, "window"), "'window: input' is not supported yet", "there are tumble and hop")
         del kept["window"]
-        opaque = True
+        taken = frozenset({("window",)})
     elif isinstance(window, dict):
         for word in _WINDOWS:
             if word in window:
@@ -52,7 +56,7 @@ def take_from_step(step: dict[str, Any], path: FieldPath, log: FaultLog) -> tupl
                     at_key=True,
                 )
                 kept.pop("window", None)
-                opaque = True
+                taken = frozenset({("window",)})
     emit = kept.get("emit")
     if emit == "on_update" or (isinstance(emit, dict) and "every" in emit):
         said = "on_update" if emit == "on_update" else "{every: …}"
@@ -62,7 +66,7 @@ def take_from_step(step: dict[str, Any], path: FieldPath, log: FaultLog) -> tupl
             "there is on_close",
         )
         del kept["emit"]
-    return kept, opaque
+    return kept, opaque, taken
 
 
 def take_format(node: dict[str, Any], path: FieldPath, log: FaultLog) -> dict[str, Any]:

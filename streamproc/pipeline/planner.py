@@ -1,7 +1,7 @@
 """From a pipeline file to its logical graph, or to every fault in it.
 
-Parts are checked one by one: what depends on a faulty part is checked as far as it can be, and says
-nothing about columns that the fault hides.
+Parts are checked one by one, those that depend on faulty ones too: a column with a fault keeps its name
+and has the type `UNKNOWN`, a stream of which nothing is known has `AnyColumns`; both go with everything.
 """
 
 from __future__ import annotations
@@ -9,13 +9,14 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import reduce
 from pathlib import Path
 
 import polars as pl
 
 from operators.connector import ERRORS_SCHEMA
 from operators.element import Schema
-from streamproc.pipeline.columns import differences
+from streamproc.pipeline.columns import AnyColumns, GuessedColumns, differences, together
 from streamproc.pipeline.connections import check_connection
 from streamproc.pipeline.document import Document, FieldPath, read_document
 from streamproc.pipeline.faults import Fault, FaultLog, InvalidPipeline
@@ -70,7 +71,7 @@ def check_document(document: Document) -> tuple[LogicalGraph | None, list[Fault]
 class _Stream:
     """What is known of one stream: its columns, and the sources it comes from."""
 
-    schema: Schema | None
+    schema: Schema
     untimed: frozenset[str]  # sources (and errors streams) behind it that have no event time
     bounded: bool
 
@@ -129,26 +130,26 @@ class _Planner:
 
     def _plan_steps(self, job: JobSpec) -> dict[str, LogicalStep]:
         planned: dict[str, LogicalStep] = {}
-        for name in self.wiring.step_order:
+        in_circle = [name for name in self.shape.steps if name in self.wiring.in_circle]
+        for name in (*in_circle, *self.wiring.step_order):
             logical = self._plan_step(name, self.shape.steps[name], job)
             if logical is not None:
                 planned[name] = logical
-        for name in self.wiring.in_circle:
-            check_step_rules(self.shape.steps[name], bounded=False, log=self.log)
         return planned
 
     def _plan_step(self, name: str, part: Part[StepSpec], job: JobSpec) -> LogicalStep | None:
         log = self.log
         inputs = self.wiring.inputs[name]
         streams = [self.streams[i.ref] for i in inputs if i.ref in self.streams]
-        bounded = bool(streams) and all(stream.bounded for stream in streams)
+        bounded = len(streams) == len(inputs) > 0 and all(stream.bounded for stream in streams)
         untimed = frozenset().union(*(stream.untimed for stream in streams))
         check_step_rules(part, bounded=bounded, log=log)
         spec = part.spec
-        windowed = spec is not None and not part.opaque and spec.window is not None and spec.aggregate is not None
+        windowed = not part.opaque and part.has("window") and part.has("aggregate")
         if windowed:
             untimed_fault(part, sorted(untimed), self._timestamps(untimed), log)
-        schema, reorder = (None, False) if part.opaque else self._union(name, inputs)
+        joins = part.opaque and part.has("join")
+        schema, reorder = (AnyColumns(), False) if joins else self._union(name, inputs)
         policy = error_policy(part, self.shape.job)
         step = plan_step(part, schema, policy or "fail", reorder=reorder, log=log)
         after = frozenset() if windowed or part.opaque or spec is None else untimed  # its fault is told already
@@ -157,7 +158,7 @@ class _Planner:
         self.streams[StreamRef(name)] = _Stream(step.schema, after, bounded)
         self.streams[StreamRef(name, "late")] = _Stream(step.late_schema, frozenset(), bounded)
         self._add_errors_stream(name, bounded)
-        if spec is None or step.schema is None or policy is None:
+        if spec is None or policy is None:
             return None
         return self._logical_step(name, part, spec, step, job)
 
@@ -170,7 +171,6 @@ class _Planner:
                 message = "without 'key' there is one group: it runs in one subtask"
                 self.log.warning((*part.path, "parallelism"), message)
             parallelism = 1
-        assert step.schema is not None
         return LogicalStep(
             name=name,
             inputs=tuple(i.ref for i in live_inputs(name, self.wiring)),
@@ -194,25 +194,24 @@ class _Planner:
                 planned[name] = logical
         return planned
 
-    def _union(self, reader: str, inputs: list[Input]) -> tuple[Schema | None, bool]:
-        """The columns of all inputs together (None: not known), and whether some have them in another order."""
+    def _union(self, reader: str, inputs: list[Input]) -> tuple[Schema, bool]:
+        """The columns of all inputs together, and whether some have them in another order."""
         if reader in self.wiring.starved:
             return dict(ERRORS_SCHEMA), False
-        known = reader not in self.wiring.incomplete
-        first: tuple[StreamRef, Schema] | None = None
+        known = [(entry, self.streams[entry.ref].schema) for entry in inputs if entry.ref in self.streams]
+        certain = [
+            (entry, schema)
+            for entry, schema in known
+            if not isinstance(schema, GuessedColumns) and entry.ref not in self.wiring.refused
+        ]
         reorder = False
-        for entry in inputs:
-            schema = self.streams[entry.ref].schema if entry.ref in self.streams else None
-            if schema is None:
-                known = False
-            elif first is None:
-                first = (entry.ref, schema)
-            elif found := differences(first[1], schema):
-                self._record_difference(first[0], entry.ref, found, entry.path)
-                known = False
-            else:
-                reorder |= list(schema) != list(first[1])
-        return (first[1] if known and first is not None else None), reorder
+        for entry, schema in certain[1:]:
+            first, columns = certain[0]
+            if found := differences(columns, schema):
+                self._record_difference(first.ref, entry.ref, found, entry.path)
+            reorder |= list(schema) != list(columns)
+        schemas = [schema for _, schema in certain or known if not isinstance(schema, AnyColumns)]
+        return reduce(together, schemas) if schemas else AnyColumns(), reorder
 
     def _record_difference(self, first: StreamRef, other: StreamRef, found: list[str], path: FieldPath) -> None:
         told = found[:_DIFFERENCES_SHOWN]
@@ -226,7 +225,7 @@ class _Planner:
         found: dict[str, list[str]] = {}
         for name in names:
             stream = self.streams.get(StreamRef(name))
-            columns = (stream.schema or {}) if stream is not None else {}
+            columns = stream.schema if stream is not None else {}
             found[name] = [column for column, dtype in columns.items() if isinstance(dtype, pl.Datetime)]
         return found
 

@@ -1,7 +1,7 @@
 """From a document's values to typed parts: every part that can be read is, whatever is wrong elsewhere.
 
-A part (a source, a step, a sink …) with a wrong optional field is read without that field, which is
-noted in `broken`, so that the rest of the part is still checked.
+What a model refuses is left out, at the depth where it stands, and noted in `wrong`, so that the rest of
+the part (a source, a step, a sink …) is still checked. A misspelt field is read as the one it is like.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from streamproc.pipeline.spec import (
     StepSpec,
 )
 from streamproc.pipeline.suggest import did_you_mean, listed, shown
-from streamproc.pipeline.wording import report
+from streamproc.pipeline.wording import Unreadable, report
 
 Source = KafkaSourceSpec | FileSourceSpec | DatagenSourceSpec
 Sink = KafkaSinkSpec | FileSinkSpec | PrintSinkSpec | BlackholeSinkSpec
@@ -49,6 +49,14 @@ _SINKS: Final[Mapping[str, type[BaseModel]]] = {
     "print": PrintSinkSpec,
     "blackhole": BlackholeSinkSpec,
 }
+_ATTEMPTS_MAX: Final = 8
+_STAND_INS: Final[Mapping[str | int, Any]] = {  # nothing is said about them: they are in `wrong`
+    "brokers": ["-"],
+    "input": [],
+    "path": "-",
+    "schema": {"-": "string"},
+    "topic": "-",
+}
 _CONNECTIONS: Final[Mapping[str, type[BaseModel]]] = {"kafka": KafkaConnectionSpec}
 
 
@@ -59,12 +67,21 @@ class Part(Generic[SpecT_co]):
     path: FieldPath
     written: Any  # its value in the file
     spec: SpecT_co | None
-    broken: frozenset[str] = frozenset()  # fields that were wrong and left out
+    wrong: frozenset[FieldPath] = frozenset()  # what `spec` lacks, relative to `path`
     opaque: bool = False  # has a verb of a later release: its columns are unknown
+
+    @property
+    def broken(self) -> frozenset[str]:
+        """Fields in which something is wrong."""
+        return frozenset(str(path[0]) for path in self.wrong)
+
+    def is_wrong(self, *path: str) -> bool:
+        """Whether something is wrong at `path`, around it or inside."""
+        return any(path[: len(wrong)] == wrong[: len(path)] for wrong in self.wrong)
 
     def has(self, name: str) -> bool:
         """Whether the file says something for the field."""
-        return isinstance(self.written, dict) and name in self.written
+        return isinstance(self.written, dict) and self.written.get(name) is not None
 
 
 @dataclass(slots=True)
@@ -150,9 +167,10 @@ def _one(section: str) -> str:
 def _read_step(value: Any, path: FieldPath, log: FaultLog) -> Part[StepSpec]:
     if not isinstance(value, dict):
         return _read(StepSpec, value, path, log)
-    kept, opaque = later.take_from_step(value, path, log)
+    kept, opaque, taken = later.take_from_step(value, path, log)
     part = _read(StepSpec, kept, path, log)
-    return Part(path, value, part.spec, part.broken, opaque)
+    written = value | {name: inner for name, inner in part.written.items() if name != "input" or not opaque}
+    return Part(path, written, part.spec, part.wrong | taken, opaque)
 
 
 def _read_typed(
@@ -190,16 +208,58 @@ def _refuse_type(kind: str, path: FieldPath, models: Mapping[str, type[BaseModel
 
 
 def _read(model: type[BaseModel], value: Any, path: FieldPath, log: FaultLog) -> Part[Any]:
-    """Read one model; when it is wrong, once more without the fields that are."""
+    """Read one model; when it is wrong, again without what is, until the rest can be read."""
     if not isinstance(value, dict):
         _refuse_mapping(value, path, log)
         return Part(path, value, None)
-    try:
-        return Part(path, value, model.model_validate(value))
-    except ValidationError as error:
-        broken = frozenset(report(error, model, value, path, log))
-    try:
-        spec = model.model_validate({name: field for name, field in value.items() if name not in broken})
-    except ValidationError:
-        return Part(path, value, None, broken)
-    return Part(path, value, spec, broken)
+    empty = {name for name, inner in value.items() if inner is None and _may_be_empty(model, name)}
+    for name in empty:
+        log.error((*path, name), "nothing is written here: give it a value, or leave it out", at_key=True)
+    wrong: set[FieldPath] = {(name,) for name in empty}
+    readable = {name: inner for name, inner in value.items() if name not in empty}
+    for attempt in range(_ATTEMPTS_MAX):
+        try:
+            return Part(path, value, model.model_validate(readable), frozenset(wrong))
+        except ValidationError as error:  # what is wrong only after something was left out is no fault of the file
+            found = report(error, model, readable, path, log if attempt == 0 else None)
+        wrong |= {place.path for place in found}
+        for place in sorted(found, key=lambda place: place.meant is None):
+            if place.meant is not None:
+                meant = (*place.path[:-1], place.meant)
+                log.document.read_as((*path, *place.path), (*path, *meant))
+                value, readable = _moved(value, place.path, meant), _moved(readable, place.path, meant)
+            else:
+                readable = _without(readable, place)
+    return Part(path, value, None, frozenset(wrong))
+
+
+def _may_be_empty(model: type[BaseModel], name: str) -> bool:
+    """Whether the model itself would take nothing for the field."""
+    return name in model.model_fields and model.model_fields[name].default is None
+
+
+def _moved(value: Any, path: FieldPath, to: FieldPath) -> Any:
+    """The value with what stands at `path` under another name."""
+    if not isinstance(value, dict) or path[0] not in value:
+        return value
+    if len(path) > 1:
+        return value | {path[0]: _moved(value[path[0]], path[1:], to[1:])}
+    if to[0] in value:
+        return _without(value, Unreadable(path))
+    return {to[0] if name == path[0] else name: inner for name, inner in value.items()}
+
+
+def _without(value: dict[str, Any], place: Unreadable) -> dict[str, Any]:
+    """The value without what stands at a place. A list goes whole, as does a mapping that lacks a field;
+    what lacks a field at the top gets something that can be read in its place."""
+    name, *rest = place.path
+    others = {other: inner for other, inner in value.items() if other != name}
+    if place.missing and not rest:
+        misspelt = name in value
+        return value if misspelt or name not in _STAND_INS else others | {str(name): _STAND_INS[name]}
+    if name not in value or not rest:
+        return others
+    inner = value[str(name)]
+    if not isinstance(inner, dict) or (place.missing and len(rest) == 1 and rest[0] not in inner):
+        return others
+    return value | {str(name): _without(inner, Unreadable(tuple(rest), place.missing))}

@@ -10,9 +10,18 @@ from typing import Any
 import polars as pl
 
 from operators.element import Schema
-from operators.types import FieldType, name_of
-from streamproc.pipeline.columns import METADATA_TYPES, check_column_name, nested_columns, read_fields
-from streamproc.pipeline.connections import resolve_connection
+from operators.types import UNKNOWN, FieldType, name_of
+from streamproc.pipeline.columns import (
+    METADATA_TYPES,
+    AnyColumns,
+    GuessedColumns,
+    as_certain,
+    check_column_name,
+    is_column_name,
+    nested_columns,
+    read_fields,
+)
+from streamproc.pipeline.connections import check_topic, resolve_connection
 from streamproc.pipeline.document import FieldPath
 from streamproc.pipeline.faults import FaultLog
 from streamproc.pipeline.job_rules import check_url
@@ -26,6 +35,7 @@ from streamproc.pipeline.spec import (
     JobSpec,
     KafkaConnectionSpec,
     KafkaSourceSpec,
+    MetadataColumn,
     ParquetFormat,
     StartTimestamp,
 )
@@ -37,7 +47,7 @@ from streamproc.pipeline.wiring import error_policy
 class SourceFacts:
     """What steps need to know of a source, as far as it is known."""
 
-    schema: Schema | None
+    schema: Schema
     has_event_time: bool
     bounded: bool
     logical: LogicalSource | None
@@ -53,43 +63,43 @@ def plan_source(
     """Check one source. What cannot be known because of a fault counts as right."""
     spec = part.spec
     if spec is None:
-        return SourceFacts(None, True, True, None)
-    schema: Schema | None
-    fields: dict[str, FieldType] | None = {}
+        return SourceFacts(AnyColumns(), True, True, None)
+    schema: Schema
+    fields: dict[str, FieldType | None] = {}
     connection = None
     match spec:
         case KafkaSourceSpec():
-            connection = resolve_connection(spec, part.path, connections, part.broken, log)
-            fields = read_fields(spec.schema_, (*part.path, "schema"), log)
-            schema = _with_metadata(fields, spec.metadata, (*part.path, "metadata"), log)
+            connection = resolve_connection(spec, part, connections, log)
+            fields = _fields(part, spec.schema_, log)
+            schema = _with_metadata(_columns(fields, part), part, spec.metadata, log)
+            check_topic(spec.topic, part, log)
             _check_start(spec, part.path, log)
             if isinstance(spec.format, ParquetFormat):
                 log.error((*part.path, "format"), "parquet is a format of files: a Kafka record cannot hold it")
             bounded = spec.stop == "latest"
         case FileSourceSpec():
             check_url(spec.path, (*part.path, "path"), log)
-            fields = read_fields(spec.schema_, (*part.path, "schema"), log)
-            schema = _columns(fields)
+            fields = _fields(part, spec.schema_, log)
+            schema = _columns(fields, part)
             if spec.follow and isinstance(spec.format, ParquetFormat):
                 log.error((*part.path, "follow"), "a Parquet file cannot be followed: its end says what is in it")
             bounded = not spec.follow
         case DatagenSourceSpec():
-            schema = None if {"table", "columns"} & part.broken else _generated(spec, part.path, log)
+            schema = AnyColumns() if {"table", "columns"} & part.broken else _generated(spec, part.path, log)
             bounded = spec.rows is not None
     if isinstance(spec, KafkaSourceSpec | FileSourceSpec):
         _check_csv(spec, fields, part.path, log)
-    if {"schema", "metadata", "table", "columns"} & part.broken:
-        schema = None
     event_time = _event_time(spec.event_time, schema, (*part.path, "event_time"), log)
     policy = error_policy(part, job)
     logical = None
-    if schema is not None and fields is not None and policy is not None:
+    known = {name: field for name, field in fields.items() if field is not None}
+    if len(known) == len(fields) and policy is not None:
         parallelism = spec.parallelism or (job.spec or JobSpec()).parallelism
         logical = LogicalSource(
             name=name,
             config=spec,
             connection=connection,
-            fields=fields,
+            fields=known,
             schema=schema,
             event_time=event_time,
             errors=policy,
@@ -100,31 +110,42 @@ def plan_source(
     return SourceFacts(schema, has_event_time, bounded, logical)
 
 
-def _columns(fields: Mapping[str, FieldType] | None) -> Schema | None:
-    return None if fields is None else {name: field.dtype for name, field in fields.items()}
+def _fields(part: Part[Source], declared: Mapping[str, Any], log: FaultLog) -> dict[str, FieldType | None]:
+    return {} if part.is_wrong("schema") else read_fields(declared, (*part.path, "schema"), log)
+
+
+def _columns(fields: Mapping[str, FieldType | None], part: Part[Source]) -> Schema:
+    if part.is_wrong("schema"):
+        return AnyColumns()
+    columns = {name: UNKNOWN if field is None else field.dtype for name, field in fields.items()}
+    return as_certain(columns, certain=all(map(is_column_name, columns)))
 
 
 def _with_metadata(
-    fields: Mapping[str, FieldType] | None, metadata: Mapping[str, Any], path: FieldPath, log: FaultLog
-) -> Schema | None:
-    columns = _columns(fields)
-    legal = True
-    for name, what in metadata.items():
-        legal &= check_column_name(name, (*path, name), log)
-        if columns is not None and name in columns:
-            hint = f"give the {what} another name, for example kafka_{what}"
+    columns: Schema, part: Part[Source], metadata: Mapping[str, MetadataColumn], log: FaultLog
+) -> Schema:
+    """The columns and those that metadata adds; one that asks for what there is not keeps its name."""
+    written = part.written.get("metadata", {})
+    if isinstance(columns, AnyColumns) or not isinstance(written, dict):
+        return AnyColumns()
+    path = (*part.path, "metadata")
+    added: Schema = {}
+    for name in written:
+        what = metadata.get(name)
+        check_column_name(name, (*path, name), log)
+        if name in columns:
+            hint = f"give the {what} another name, for example kafka_{what}" if what is not None else None
             log.error((*path, name), f"the schema has a column '{name}' already", hint, at_key=True)
-            legal = False
-        elif columns is not None:
-            columns[name] = METADATA_TYPES[what]
-    return columns if legal else None
+        else:
+            added[name] = UNKNOWN if what is None else METADATA_TYPES[what]
+    return as_certain(columns | added, certain=not isinstance(columns, GuessedColumns) and len(added) == len(written))
 
 
 def _check_csv(
-    spec: KafkaSourceSpec | FileSourceSpec, fields: Mapping[str, FieldType] | None, path: FieldPath, log: FaultLog
+    spec: KafkaSourceSpec | FileSourceSpec, fields: Mapping[str, FieldType | None], path: FieldPath, log: FaultLog
 ) -> None:
-    if isinstance(spec.format, CsvFormat) and fields is not None:
-        for name in nested_columns((name, field.dtype) for name, field in fields.items()):
+    if isinstance(spec.format, CsvFormat):
+        for name in nested_columns((name, field.dtype) for name, field in fields.items() if field is not None):
             log.error((*path, "schema", name), f"CSV cannot hold {fields[name]}", "use json, or declare it as string")
 
 
@@ -142,7 +163,7 @@ def _check_start(spec: KafkaSourceSpec, path: FieldPath, log: FaultLog) -> None:
         log.error(at, f"'{spec.start.timestamp}' has no time zone", f"{example}, with Z for UTC")
 
 
-def _generated(spec: DatagenSourceSpec, path: FieldPath, log: FaultLog) -> Schema | None:
+def _generated(spec: DatagenSourceSpec, path: FieldPath, log: FaultLog) -> Schema:
     if (spec.table is None) == (spec.columns is None):
         log.error(
             path,
@@ -150,19 +171,18 @@ def _generated(spec: DatagenSourceSpec, path: FieldPath, log: FaultLog) -> Schem
             "there are the tables bid, auction and person",
             at_key=True,
         )
-        return None
+        return AnyColumns()
     if spec.table is not None:
-        return _generated_columns(spec, path, log)
+        return _generated_columns(spec, path, log) or AnyColumns()
     columns = spec.columns or {}
     if not columns:
         log.error((*path, "columns"), "must not be empty")
     schema: Schema = {}
     for name, declared in columns.items():  # one by one, so that every fault is told
-        legal = check_column_name(name, (*path, "columns", name), log)
+        check_column_name(name, (*path, "columns", name), log)
         column = _generated_columns(spec.model_copy(update={"columns": {name: declared}}), path, log)
-        if legal and column is not None:
-            schema |= column
-    return schema if len(schema) == len(columns) and schema else None
+        schema |= column or {name: UNKNOWN}
+    return as_certain(schema, certain=all(map(is_column_name, schema))) if schema else AnyColumns()
 
 
 def _generated_columns(spec: DatagenSourceSpec, path: FieldPath, log: FaultLog) -> Schema | None:
@@ -175,18 +195,14 @@ def _generated_columns(spec: DatagenSourceSpec, path: FieldPath, log: FaultLog) 
         return None
 
 
-def _event_time(spec: EventTimeSpec | None, schema: Schema | None, path: FieldPath, log: FaultLog) -> EventTime | None:
+def _event_time(spec: EventTimeSpec | None, schema: Schema, path: FieldPath, log: FaultLog) -> EventTime | None:
     if spec is None:
         return None
-    if schema is not None:
-        at = (*path, "column")
-        dtype = schema.get(spec.column)
-        if dtype is None:
-            log.error(at, f"unknown column '{spec.column}'", did_you_mean(spec.column, schema))
-        elif not isinstance(dtype, pl.Datetime):
-            log.error(
-                at, f"'{spec.column}' is {name_of(dtype)}, not a timestamp", _timestamp_hint(spec.column, dtype, schema)
-            )
+    at, column = (*path, "column"), spec.column
+    if column not in schema:
+        log.error(at, f"unknown column '{column}'", did_you_mean(column, schema))
+    elif not isinstance(dtype := schema[column], pl.Datetime) and dtype != UNKNOWN:
+        log.error(at, f"'{column}' is {name_of(dtype)}, not a timestamp", _timestamp_hint(column, dtype, schema))
     return EventTime(spec.column, spec.out_of_order, spec.idle_after)
 
 

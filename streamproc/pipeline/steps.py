@@ -1,46 +1,53 @@
 """A step as written → a logical step: its operators in SQL's order, what runs before its exchange, its columns.
 
-`input` → `where` → (narrow, exchange by key) → the verb → `having` → `select` → `add`. Checks of a step
-whose input columns are not known stop at what can be said without them.
+`input` → `where` → (narrow, exchange by key) → the verb → `having` → `select` → `add`. A fault
+hides no more than it must: a column with a fault keeps its name.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final, Literal
 
 import polars as pl
 
 from operators.connector import ErrorPolicy
 from operators.element import Schema
-from operators.expression import Scalar
 from operators.operator import OperatorSpec
 from operators.slices import Window
 from operators.stateless import FilterSpec, ProjectSpec
-from operators.window import WindowAggregateSpec
+from operators.types import UNKNOWN
+from operators.window import WINDOW_TYPE, WindowAggregateSpec
 from streamproc.pipeline import expressions
-from streamproc.pipeline.columns import check_column_name
+from streamproc.pipeline.columns import (
+    AnyColumns,
+    GuessedColumns,
+    as_certain,
+    check_column_name,
+    is_column_name,
+    named_columns,
+)
 from streamproc.pipeline.document import FieldPath
 from streamproc.pipeline.faults import FaultLog
 from streamproc.pipeline.shape import Part
-from streamproc.pipeline.spec import StepSpec, duration_text
-from streamproc.pipeline.suggest import did_you_mean
+from streamproc.pipeline.spec import StepSpec, WindowSpec, duration_text
+from streamproc.pipeline.suggest import did_you_mean, near
 
 WINDOW_COLUMNS: Final = ("window_start", "window_end")
 WINDOWS_PER_ROW_MAX: Final = 100_000
-_SCHEMA_FIELDS: Final = frozenset({"input", "key", "window", "aggregate", "select", "add"})
+_NEED_AGGREGATE: Final = ("key", "window", "late", "emit", "having")
 
 
 @dataclass(slots=True)
 class PlannedStep:
-    """The operators of one step. `schema` is None where a fault hides it."""
+    """The operators of one step, and the columns of what leaves it."""
 
     before: list[OperatorSpec] = field(default_factory=list)
     key: tuple[str, ...] | None = None
     operators: list[OperatorSpec] = field(default_factory=list)
-    schema: Schema | None = None
-    late_schema: Schema | None = None
+    schema: Schema = field(default_factory=AnyColumns)
+    late_schema: Schema = field(default_factory=AnyColumns)
 
 
 def check_step_rules(part: Part[StepSpec], *, bounded: bool, log: FaultLog) -> None:
@@ -49,7 +56,7 @@ def check_step_rules(part: Part[StepSpec], *, bounded: bool, log: FaultLog) -> N
     if spec is None or part.opaque:
         return
     if "aggregate" not in part.broken and spec.aggregate is None:
-        for name in ("key", "window", "late", "emit", "having"):
+        for name in _NEED_AGGREGATE:
             if part.has(name) and name not in part.broken:
                 hint = "conditions on rows go to `where`" if name == "having" else None
                 log.error((*part.path, name), f"'{name}' needs 'aggregate' in the same step", hint, at_key=True)
@@ -60,14 +67,12 @@ def check_step_rules(part: Part[StepSpec], *, bounded: bool, log: FaultLog) -> N
         else:
             message = "an aggregate over input that never ends needs a window: its state would grow for ever"
         log.error((*part.path, "aggregate"), message, "for example `window: {tumble: 1m}`", at_key=True)
-    if spec.window is not None:
-        _check_window(part, log)
+    if spec.window is not None and not part.is_wrong("window", "tumble") and not part.is_wrong("window", "hop"):
+        _check_window(part, spec.window, log)
 
 
-def _check_window(part: Part[StepSpec], log: FaultLog) -> None:
-    assert part.spec is not None
-    assert part.spec.window is not None
-    window, path = part.spec.window, (*part.path, "window")
+def _check_window(part: Part[StepSpec], window: WindowSpec, log: FaultLog) -> None:
+    path = (*part.path, "window")
     if (window.tumble is None) == (window.hop is None):
         message = "needs 'tumble' or 'hop'" if window.tumble is None else "has both 'tumble' and 'hop': give one"
         hint = "for example {tumble: 1m} or {hop: {size: 10m, every: 1m}}"
@@ -89,67 +94,78 @@ def _check_window(part: Part[StepSpec], log: FaultLog) -> None:
 
 
 def plan_step(
-    part: Part[StepSpec], schema: Schema | None, errors: ErrorPolicy, *, reorder: bool, log: FaultLog
+    part: Part[StepSpec], schema: Schema, errors: ErrorPolicy, *, reorder: bool, log: FaultLog
 ) -> PlannedStep:
-    """Compile a step over input columns. `reorder`: inputs have the columns in different orders."""
-    planned = PlannedStep()
+    """Compile a step over input columns. `reorder`: inputs have the columns in different orders.
+
+    Operators that a fault leaves without a meaning are not there: then the log has an error.
+    """
+    planned = PlannedStep(late_schema=schema)
     spec = part.spec
-    if spec is None or schema is None:
+    if spec is None:
         return planned
     rows: list[OperatorSpec] = []
     if reorder:
         rows.append(ProjectSpec({name: expressions.column(name, schema) for name in schema}, schema, errors))
+    if part.has("join"):
+        schema = AnyColumns()  # left.… and right.…
     if spec.where is not None:
         predicate = expressions.predicate(spec.where, schema, (*part.path, "where"), log)
         if predicate is not None:
             rows.append(FilterSpec(predicate, schema, errors))
-    if part.opaque or _SCHEMA_FIELDS & part.broken:
-        return planned
-    result: Schema | None = schema
-    if spec.aggregate is None:
+    result = schema
+    if part.opaque or (not part.has("aggregate") and any(map(part.has, _NEED_AGGREGATE))):
+        result = AnyColumns()  # its aggregate is missing
+    if not part.has("aggregate"):
         planned.operators += rows
     else:
         planned.before += rows
-        result = _plan_aggregate(part, schema, errors, planned, log)
-    if result is not None and spec.having is not None and spec.aggregate is not None:
-        predicate = expressions.predicate(spec.having, result, (*part.path, "having"), log)
-        if predicate is not None:
-            planned.operators.append(FilterSpec(predicate, result, errors))
-    if result is not None and spec.select is not None:
-        result = _plan_select(spec.select, result, (*part.path, "select"), errors, planned, log)
-    if result is not None and spec.add is not None:
-        kept = {name: expressions.column(name, result) for name in result}
-        result = _project(spec.add, kept, result, (*part.path, "add"), errors, planned, log)
+        result = _plan_aggregate(part, spec, schema, errors, planned, log)
+        if spec.having is not None:
+            predicate = expressions.predicate(spec.having, result, (*part.path, "having"), log)
+            if predicate is not None:
+                planned.operators.append(FilterSpec(predicate, result, errors, word="having"))
+    if part.has("select"):
+        result = _plan_select(part, spec, result, errors, planned, log)
+    if part.has("add"):
+        result = _plan_expressions(part, "add", spec.add, result, errors, planned, log)
     planned.schema = result
     return planned
 
 
 def _plan_aggregate(
-    part: Part[StepSpec], schema: Schema, errors: ErrorPolicy, planned: PlannedStep, log: FaultLog
-) -> Schema | None:
-    spec = part.spec
-    assert spec is not None
-    assert spec.aggregate is not None
-    key = tuple(spec.key or ())
-    late_output = spec.late.then == "side_output"
-    if late_output:
-        planned.late_schema = schema
-    legal = _check_key(key, schema, (*part.path, "key"), log)
-    legal &= _check_aggregate_names(spec.aggregate, key, (*part.path, "aggregate"), log)
-    known_key = tuple(name for name in key if name in schema)
-    plan = expressions.aggregates(spec.aggregate, schema, known_key, (*part.path, "aggregate"), log)
+    part: Part[StepSpec], spec: StepSpec, schema: Schema, errors: ErrorPolicy, planned: PlannedStep, log: FaultLog
+) -> Schema:
+    written, texts = part.written["aggregate"], _whole_texts(part.written["aggregate"], spec.aggregate)
+    path = (*part.path, "aggregate")
+    key = named_columns(part.written.get("key") or [])
+    _check_key(key or (), schema, (*part.path, "key"), log)
+    if not isinstance(written, dict):
+        return AnyColumns()
+    if key is None:
+        expressions.aggregates(texts, schema, tuple(schema), path, log)
+        return AnyColumns()
+    names = [name for _, name in key]
+    _check_aggregate_names(written, names, path, log)
+    # what a misspelt key was meant to be is no fault elsewhere
+    names += [meant for name in names if name not in schema and (meant := near(name, schema)) is not None]
+    plan, types = expressions.aggregates(texts, schema, tuple(n for n in names if n in schema), path, log)
+    columns = {name: schema.get(name, UNKNOWN) for name in names}
+    columns |= dict.fromkeys(WINDOW_COLUMNS, WINDOW_TYPE) | {name: types.get(name, UNKNOWN) for name in written}
+    planned.key = tuple(names)
     window = _window(spec)
-    if plan is None or window is None or not legal:
-        return None
+    if plan is None or window is None or log.failed:
+        certain = all(name in schema for name in names) and all(map(is_column_name, written))
+        return as_certain(columns, certain=certain)
+    late_output = spec.late.then == "side_output"
     if not late_output:  # late rows leave with all their columns
-        needed = [name for name in schema if name in key or name in plan.inputs]
+        needed = [name for name in schema if name in names or name in plan.inputs]
         if len(needed) < len(schema):
             schema = {name: schema[name] for name in needed}
             planned.before.append(
                 ProjectSpec({name: expressions.column(name, schema) for name in schema}, schema, errors)
             )
-    planned.key = key
-    aggregate = WindowAggregateSpec(key, window, plan, spec.late.accept_for, late_output, schema, errors)
+    aggregate = WindowAggregateSpec(planned.key, window, plan, spec.late.accept_for, late_output, schema, errors)
     planned.operators.append(aggregate)
     return aggregate.schema
 
@@ -165,93 +181,93 @@ def _window(spec: StepSpec) -> Window | None:
     return Window(written.hop.size, written.hop.every, written.offset)
 
 
-def _check_key(key: Sequence[str], schema: Schema, path: FieldPath, log: FaultLog) -> bool:
-    legal = True
-    for index, name in enumerate(key):
-        at = (*path, index)
+def _check_key(key: Sequence[tuple[FieldPath, str]], schema: Schema, path: FieldPath, log: FaultLog) -> None:
+    for index, (place, name) in enumerate(key):
+        at = (*path, *place)
+        dtype = schema.get(name)
         if name not in schema:
             log.error(at, f"unknown column '{name}'", did_you_mean(name, schema))
-        elif name in key[:index]:
+        elif any(name == before for _, before in key[:index]):
             log.error(at, f"'{name}' is named twice")
-        elif isinstance(schema[name], pl.List | pl.Struct):
-            log.error(
-                at, f"'{name}' is a {'list' if isinstance(schema[name], pl.List) else 'struct'}: it cannot be a key"
-            )
+        elif isinstance(dtype, pl.List | pl.Struct):
+            log.error(at, f"'{name}' is a {'list' if isinstance(dtype, pl.List) else 'struct'}: it cannot be a key")
         elif name in WINDOW_COLUMNS:
             hint = "rename it in a step before, with `select`"
             log.error(at, f"a window gives a column '{name}' of its own", hint)
-        else:
-            continue
-        legal = False
-    return legal
 
 
-def _check_aggregate_names(aggregate: Mapping[str, str], key: Sequence[str], path: FieldPath, log: FaultLog) -> bool:
-    legal = True
-    for name in aggregate:
+def _check_aggregate_names(names: Iterable[str], key: Sequence[str], path: FieldPath, log: FaultLog) -> None:
+    for name in names:
         at = (*path, name)
-        if not check_column_name(name, at, log):
-            legal = False
-        elif name in key or name in WINDOW_COLUMNS:
+        if check_column_name(name, at, log) and (name in key or name in WINDOW_COLUMNS):
             what = "a key column" if name in key else "a column of the window"
             log.error(at, f"'{name}' is {what} already: give the aggregate another name", at_key=True)
-            legal = False
-    return legal
 
 
 def _plan_select(
-    select: Mapping[str, str] | Sequence[str],
-    schema: Schema,
-    path: FieldPath,
-    errors: ErrorPolicy,
-    planned: PlannedStep,
-    log: FaultLog,
-) -> Schema | None:
-    if isinstance(select, Mapping):
-        return _project(select, {}, schema, path, errors, planned, log)
-    legal = True
-    for index, name in enumerate(select):
+    part: Part[StepSpec], spec: StepSpec, schema: Schema, errors: ErrorPolicy, planned: PlannedStep, log: FaultLog
+) -> Schema:
+    written, path = part.written["select"], (*part.path, "select")
+    if isinstance(written, dict):
+        texts = spec.select if isinstance(spec.select, Mapping) else None
+        return _plan_expressions(part, "select", texts, {}, errors, planned, log, over=schema)
+    columns = named_columns(written)
+    if columns is None:
+        return AnyColumns()
+    kept: Schema = {}
+    for index, (at, name) in enumerate(columns):
         if name not in schema:
-            if name.isidentifier():
-                hint = did_you_mean(name, schema)
-            else:
+            hint = did_you_mean(name, schema)
+            if not name.isidentifier():
                 hint = "a list keeps columns by name; for expressions write a mapping {name: expression}"
-            log.error((*path, index), f"unknown column '{name}'", hint)
-            legal = False
-        elif name in select[:index]:
-            log.error((*path, index), f"'{name}' is named twice")
-            legal = False
-    if not legal:
-        return None
-    kept = {name: schema[name] for name in select}
-    planned.operators.append(ProjectSpec({name: expressions.column(name, kept) for name in kept}, kept, errors))
-    return kept
+            log.error((*path, *at), f"unknown column '{name}'", hint)
+            kept |= {meant: UNKNOWN for meant in (name, near(name, schema)) if meant is not None}
+        elif any(name == before for _, before in columns[:index]):
+            log.error((*path, *at), f"'{name}' is named twice")
+        else:
+            kept[name] = schema[name]
+    if not log.failed:
+        planned.operators.append(ProjectSpec({name: expressions.column(name, kept) for name in kept}, kept, errors))
+    return as_certain(kept, certain=all(name in schema for name in kept))
 
 
-def _project(
-    texts: Mapping[str, str],
-    kept: Mapping[str, Scalar],
-    schema: Schema,
-    path: FieldPath,
+def _plan_expressions(
+    part: Part[StepSpec],
+    field: Literal["select", "add"],
+    texts: Mapping[str, str] | None,
+    kept: Schema,
     errors: ErrorPolicy,
     planned: PlannedStep,
     log: FaultLog,
-) -> Schema | None:
-    """`kept` columns, then the new ones; a new one may replace a kept one."""
-    columns = dict(kept)
-    legal = True
-    for name, text in texts.items():
-        named = check_column_name(name, (*path, name), log)
-        compiled = expressions.scalar(text, schema, (*path, name), log)
-        if compiled is None or not named:
-            legal = False
-        else:
+    *,
+    over: Schema | None = None,
+) -> Schema:
+    """`kept` columns, then the new ones, computed `over` columns (the kept ones unless given); a new one may
+    replace a kept one."""
+    written, path = part.written[field], (*part.path, field)
+    if not isinstance(written, dict):
+        return AnyColumns()
+    texts = _whole_texts(written, texts)
+    over = kept if over is None else over
+    columns = {name: expressions.column(name, kept) for name in kept}
+    certain = not isinstance(kept, GuessedColumns) and all(map(is_column_name, written))
+    result = AnyColumns(kept) if isinstance(kept, AnyColumns) else dict(kept)
+    for name in written:
+        check_column_name(name, (*path, name), log)
+        compiled = expressions.scalar(texts[name], over, (*path, name), log) if name in texts else None
+        result[name] = UNKNOWN if compiled is None else compiled.dtype
+        if compiled is not None:
             columns[name] = compiled
-    if not legal:
-        return None
-    result = {name: compiled.dtype for name, compiled in columns.items()}
-    planned.operators.append(ProjectSpec(columns, result, errors))
-    return result
+    if not log.failed:
+        planned.operators.append(ProjectSpec(columns, result, errors))
+    return as_certain(result, certain=certain or isinstance(result, AnyColumns))
+
+
+def _whole_texts(written: Any, texts: Mapping[str, str] | None) -> dict[str, str]:
+    """The expressions that could be read, but for those that YAML has cut at a comma: their rest is a name
+    without a value, and is told about."""
+    cut = isinstance(written, dict) and None in written.values()
+    return {name: text for name, text in (texts or {}).items() if not (cut and text.count("(") > text.count(")"))}
 
 
 def untimed_fault(

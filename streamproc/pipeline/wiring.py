@@ -21,6 +21,7 @@ from streamproc.pipeline.spec import JobSpec, StepSpec
 from streamproc.pipeline.suggest import did_you_mean, listed, near
 
 ALL_ERRORS: Final = "*.errors"
+_SIDE_OUTPUT_WORDS: Final = {"late": ("late",), "errors": ("error", "dead", "dlq", "reject")}
 _TAGS: Final[tuple[OutputTag, ...]] = ("late", "errors")
 
 
@@ -39,10 +40,17 @@ class Wiring:
 
     inputs: dict[str, list[Input]] = field(default_factory=dict)
     incomplete: set[str] = field(default_factory=set)
+    unresolved: list[str] = field(default_factory=list)  # what those wrote, or their names where they wrote nothing
+    refused: set[StreamRef] = field(default_factory=set)  # side outputs that are read and are not there
     in_circle: set[str] = field(default_factory=set)
     starved: set[str] = field(default_factory=set)  # read `*.errors` where nothing has one
     live: set[str] = field(default_factory=set)  # what runs: sinks, and nodes from which one is reached
     step_order: list[str] = field(default_factory=list)  # each after those it reads
+
+    def may_mean(self, output: str) -> bool:
+        """Whether an input that could not be resolved may have meant a side output of this kind."""
+        words = _SIDE_OUTPUT_WORDS[output]
+        return any(word in text.lower() for text in self.unresolved for word in words)
 
 
 def error_policy(part: Part[Any], job: Part[JobSpec]) -> ErrorPolicy | None:
@@ -60,9 +68,11 @@ def error_policy(part: Part[Any], job: Part[JobSpec]) -> ErrorPolicy | None:
 
 def keeps_late_rows(step: Part[StepSpec]) -> bool | None:
     """Whether a step has a late output; None when that cannot be told."""
-    if step.spec is None or step.opaque or {"late", "aggregate", "window"} & step.broken:
+    if step.spec is None or step.opaque or step.is_wrong("late", "then"):
         return None
-    return step.spec.late.then == "side_output"
+    if step.spec.late.then == "side_output":
+        return True
+    return None if {"aggregate", "window"} & step.broken else False
 
 
 def wire(shape: Shape, log: FaultLog) -> Wiring:
@@ -76,14 +86,16 @@ def wire(shape: Shape, log: FaultLog) -> Wiring:
         for text, path, known in _written_inputs(part):
             if text == ALL_ERRORS:
                 stars.append((name, path))
-            elif (ref := _resolve(text, path, shape, log, quiet=not known)) is None:
+            elif (ref := _resolve(text, path, shape, log, wiring, quiet=not known)) is None:
                 wiring.incomplete.add(name)
+                wiring.unresolved.append(text)
             elif known and any(ref == other.ref for other in wiring.inputs[name]):
                 log.error(path, f"'{text}' is named twice")
             else:
                 wiring.inputs[name].append(Input(ref, path))
         if not wiring.inputs[name] and all(name != reader for reader, _ in stars):
             wiring.incomplete.add(name)
+            wiring.unresolved.append(name)
     _expand_stars(stars, wiring, shape)
     _find_circles(wiring, shape, log)
     _find_live(wiring, shape)
@@ -107,7 +119,9 @@ def _written_inputs(part: Part[Any]) -> Iterator[tuple[str, FieldPath, bool]]:
             yield join[side], (*part.path, "join", side), False
 
 
-def _resolve(text: str, path: FieldPath, shape: Shape, log: FaultLog, *, quiet: bool) -> StreamRef | None:
+def _resolve(
+    text: str, path: FieldPath, shape: Shape, log: FaultLog, wiring: Wiring, *, quiet: bool
+) -> StreamRef | None:
     node, dot, tag = text.partition(".")
     if node not in shape.sources and node not in shape.steps:
         if not quiet:
@@ -119,10 +133,11 @@ def _resolve(text: str, path: FieldPath, shape: Shape, log: FaultLog, *, quiet: 
         outputs = [f"{node}.{known}" for known in _TAGS if known != "late" or node in shape.steps]
         log.error(path, f"'{node}' has no output '{tag}'", did_you_mean(text, outputs))
         return None
-    legal = (
-        _check_errors_output(node, path, shape, log) if tag == "errors" else _check_late_output(node, path, shape, log)
-    )
-    return StreamRef(node, "errors" if tag == "errors" else "late") if legal else None
+    ref = StreamRef(node, "errors" if tag == "errors" else "late")
+    check = _check_errors_output if tag == "errors" else _check_late_output
+    if not check(node, path, shape, log):
+        wiring.refused.add(ref)
+    return ref
 
 
 def _check_errors_output(node: str, path: FieldPath, shape: Shape, log: FaultLog) -> bool:
@@ -233,19 +248,21 @@ def _find_live(wiring: Wiring, shape: Shape) -> None:
 
 
 def check_side_outputs(wiring: Wiring, shape: Shape, log: FaultLog) -> None:
-    """A side output that is asked for has to be read by something that runs."""
-    if wiring.incomplete - {name for name, part in shape.steps.items() if part.opaque}:
-        return  # a name that could not be resolved may have been meant to read it
-    read = {i.ref for reader in wiring.live for i in wiring.inputs.get(reader, ())}
+    """A side output that is asked for has to be read by something that runs. Where an input is not known,
+    everything could be what it means, and run."""
+    running = wiring.live if not wiring.incomplete else shape.sources.keys() | wiring.inputs.keys()
+    read = {i.ref for reader in running for i in wiring.inputs.get(reader, ())}
     for name, step in shape.steps.items():
-        if name in wiring.live and keeps_late_rows(step) and StreamRef(name, "late") not in read:
+        if wiring.may_mean("late"):
+            break
+        if name in running and keeps_late_rows(step) and StreamRef(name, "late") not in read:
             hint = f"read '{name}.late' in a step or sink, or remove `then: side_output`"
             log.error((*step.path, "late", "then"), "late rows are kept for a side output that nothing reads", hint)
     unread: list[str] = []
     parts: Mapping[str, Part[Any]] = {**shape.sources, **shape.steps}
     for name, part in parts.items():
         ref = StreamRef(name, "errors")
-        if name not in wiring.live or error_policy(part, shape.job) != "dlq" or ref in read:
+        if name not in running or error_policy(part, shape.job) != "dlq" or ref in read or wiring.may_mean("errors"):
             continue
         if part.has("errors"):
             hint = f"read '{ref}' or \"{ALL_ERRORS}\" in a sink, or choose skip or fail"
@@ -258,12 +275,15 @@ def check_side_outputs(wiring: Wiring, shape: Shape, log: FaultLog) -> None:
 
 
 def warn_unread(wiring: Wiring, shape: Shape, log: FaultLog) -> None:
-    """Sources and steps that no sink reaches are not run; nor is what reads `*.errors` where there is none."""
+    """Sources and steps that no sink reaches are not run; nor is what reads `*.errors` where there is none.
+    Where an input is not known, nobody can tell."""
+    if wiring.incomplete or not shape.sinks.keys() & wiring.live:
+        return
     for section, parts in (("source", shape.sources), ("step", shape.steps), ("sink", shape.sinks)):
         for name, part in parts.items():
             if name in wiring.starved:
                 log.warning(part.path, f"nothing has `errors: dlq`, so this {section} gets no rows and is not run")
-            elif name not in wiring.live:
+            elif name not in wiring.live and name not in wiring.in_circle:
                 log.warning(part.path, f"nothing reads this {section}, so it is not run")
 
 

@@ -59,25 +59,63 @@ class _Wrong:
     message: str
 
 
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """A place of a value that its model refuses.
+
+    `missing`: a field that should be there; `meant`: the field that an unknown one probably is.
+    """
+
+    path: FieldPath
+    missing: bool = False
+    meant: str | None = None
+
+
 def report(
-    error: ValidationError, model: type[BaseModel], value: Mapping[str, Any], at: FieldPath, log: FaultLog
-) -> set[str]:
-    """Record what `error` says about `value`, which stands at `at`. Returns the fields of `value` concerned."""
+    error: ValidationError, model: type[BaseModel], value: Mapping[str, Any], at: FieldPath, log: FaultLog | None
+) -> list[Unreadable]:
+    """Record what `error` says about `value`, which stands at `at` (None: only find the places concerned)."""
     wrongs = [_locate(e["loc"], e["type"], e.get("ctx", {}), e["msg"], value) for e in error.errors(include_url=False)]
     deepest: dict[FieldPath, int] = {}
     for wrong in wrongs:
         if wrong.union is not None:
             deepest[wrong.union] = max(deepest.get(wrong.union, 0), len(wrong.path))
     kept = [w for w in wrongs if w.union is None or len(w.path) == deepest[w.union]]
+    places = [_place_of(wrong, model, value) for wrong in kept]
+    if log is not None:
+        _record(kept, places, model, value, at, log)
+    return places
+
+
+def _record(
+    wrongs: list[_Wrong],
+    places: list[Unreadable],
+    model: type[BaseModel],
+    value: Mapping[str, Any],
+    at: FieldPath,
+    log: FaultLog,
+) -> None:
+    misspelt = {(*place.path[:-1], place.meant) for place in places if place.meant is not None}
     by_place: dict[FieldPath, list[_Wrong]] = {}
-    for wrong in kept:
-        if wrong.kind in ("missing", "extra_forbidden", "union_tag_not_found"):
-            _record_field(wrong, model, at, log)
-        else:
+    for wrong, place in zip(wrongs, places, strict=True):
+        if wrong.kind not in ("missing", "extra_forbidden", "union_tag_not_found"):
             by_place.setdefault(wrong.path, []).append(wrong)
+        elif not (place.missing and place.path in misspelt):
+            _record_field(wrong, place, model, at, log)
     for path, group in by_place.items():
         _record_value(group, model, _value_at(value, path), (*at, *path), log)
-    return {str(w.loc[0]) for w in kept}
+
+
+def _place_of(wrong: _Wrong, model: type[BaseModel], value: Mapping[str, Any]) -> Unreadable:
+    if wrong.kind == "missing":
+        return Unreadable((*wrong.path, wrong.loc[-1]), missing=True)
+    if wrong.kind != "extra_forbidden":
+        return Unreadable(wrong.path)
+    name, known = str(wrong.loc[-1]), _fields_at(model, wrong.loc[:-1])
+    other = _OTHER_WORDS.get(name)
+    meant = other if other in known else near(name, known)
+    taken = _value_at(value, wrong.path[:-1])
+    return Unreadable(wrong.path, meant=None if meant in taken else meant)
 
 
 def _locate(loc: tuple[str | int, ...], kind: str, context: Mapping[str, Any], message: str, value: Any) -> _Wrong:
@@ -93,17 +131,16 @@ def _locate(loc: tuple[str | int, ...], kind: str, context: Mapping[str, Any], m
     return _Wrong(path, union, kind, context, loc, message)
 
 
-def _record_field(wrong: _Wrong, model: type[BaseModel], at: FieldPath, log: FaultLog) -> None:
+def _record_field(wrong: _Wrong, place: Unreadable, model: type[BaseModel], at: FieldPath, log: FaultLog) -> None:
     if wrong.kind == "union_tag_not_found":
         log.error((*at, *wrong.path), "'type' is missing", at_key=True)
         return
-    known = _fields_at(model, wrong.loc[:-1])
     name = str(wrong.loc[-1])
     if wrong.kind == "missing":
         log.error((*at, *wrong.path), f"'{name}' is missing", at_key=True)
         return
-    other = _OTHER_WORDS.get(name)
-    hint = f"did you mean '{other}'?" if other in known else did_you_mean(name, known)
+    known = _fields_at(model, wrong.loc[:-1])
+    hint = f"did you mean '{place.meant}'?" if place.meant is not None else did_you_mean(name, known)
     log.error((*at, *wrong.path), f"unknown field '{name}'", hint, at_key=True)
 
 

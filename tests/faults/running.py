@@ -26,14 +26,25 @@ class Run:
         self.logs: list[MutableMapping[str, Any]] = logs
         self._stop = options.stop
         self._task = task
+        self._give_up_at_s = 0.0
 
     async def until(self, condition: Callable[[], object], timeout_s: float = 30.0) -> None:
         """Until `condition` holds; fails when the run ends before that."""
-        deadline = time.monotonic() + timeout_s
+        self._give_up_at_s = time.monotonic() + timeout_s
         while not condition():
-            assert not self._task.done(), f"it ended: {self._task.result()}\n{self._told()}"
-            assert time.monotonic() < deadline, f"not within {timeout_s} s: {self.status}\n{self._told()}"
+            self._check()
             await asyncio.sleep(0.01)
+
+    async def until_seen(self, condition: Callable[[], object], timeout_s: float = 30.0) -> None:
+        """`until` for a condition that looks outside and takes its time: it is asked on a thread."""
+        self._give_up_at_s = time.monotonic() + timeout_s
+        while not await asyncio.to_thread(condition):
+            self._check()
+            await asyncio.sleep(0.05)
+
+    def _check(self) -> None:
+        assert not self._task.done(), f"it ended: {self._task.result()}\n{self._told()}"
+        assert time.monotonic() < self._give_up_at_s, f"not in time: {self.status}\n{self._told()}"
 
     async def checkpoints(self, count: int = 1) -> None:
         """Until so many more checkpoints have completed; the last of two was triggered after the call."""

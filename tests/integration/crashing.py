@@ -2,7 +2,8 @@
 
     python -m tests.integration.crashing POINT N run pipeline.yaml …
 
-Nothing is mocked: the N-th passage of POINT runs the real code up to there, then the process is gone.
+Nothing is mocked: the N-th passage of POINT runs the real code up to there, then the process is gone. Where
+`CRASH_SIGNAL` is set to the number of another signal (SIGSTOP), it is sent instead.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ def _kill_at(passage: int) -> Callable[[], None]:
         nonlocal left
         left -= 1
         if left == 0:
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), int(os.environ.get("CRASH_SIGNAL", signal.SIGKILL)))
 
     return pass_by
 

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,7 +20,14 @@ from tests.broker import Broker
 class Job:
     """One process running `streamproc run FILE`."""
 
-    def __init__(self, directory: Path, file: Path, *options: str, crash: tuple[str, int] | None = None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        file: Path,
+        *options: str,
+        crash: tuple[str, int] | None = None,
+        crash_signal: signal.Signals = signal.SIGKILL,
+    ) -> None:
         program = (
             ["-m", "streamproc"] if crash is None else ["-m", "tests.integration.crashing", crash[0], str(crash[1])]
         )
@@ -30,7 +36,11 @@ class Job:
             self._process = subprocess.Popen(
                 [sys.executable, *program, "run", str(file), "--json", *options],
                 cwd=directory,
-                env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+                env={
+                    **os.environ,
+                    "PYTHONPATH": str(Path(__file__).parents[2]),
+                    "CRASH_SIGNAL": str(int(crash_signal)),
+                },
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,
@@ -77,6 +87,11 @@ class Job:
         """Of the process."""
         return self._process.pid
 
+    @property
+    def paused(self) -> bool:
+        """Whether it is stopped now."""
+        return os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WNOHANG | os.WNOWAIT) is not None
+
     def pause(self) -> None:
         """SIGSTOP."""
         self._process.send_signal(signal.SIGSTOP)
@@ -97,16 +112,19 @@ class Job:
 class Reader:
     """A read_committed consumer of some topics that runs all along, as a downstream service would."""
 
-    def __init__(self, broker: Broker, *topics: str) -> None:
-        self.values: dict[str, list[tuple[int, bytes]]] = {topic: [] for topic in topics}
+    def __init__(self, broker: Broker, take: Callable[[str, bytes], None], *topics: str) -> None:
+        """`take` is called with the topic and the value of every record, on the reader's thread."""
+        self._take = take
         self._consumer = Consumer(
             {
                 "bootstrap.servers": broker.bootstrap,
                 "group.id": f"reader-{time.monotonic_ns()}",
                 "isolation.level": "read_committed",
                 "enable.auto.commit": False,
-                "auto.offset.reset": "earliest",
+                "auto.offset.reset": "error",
                 "fetch.wait.max.ms": 20,
+                "reconnect.backoff.max.ms": 1_000,
+                "log_level": 0,
             }
         )
         partitions = [
@@ -126,23 +144,10 @@ class Reader:
                     topic, value = message.topic(), message.value()
                     assert topic is not None
                     assert value is not None
-                    self.values[topic].append((message.partition() or 0, value))
-
-    def wait_count(self, topic: str, count: int, timeout_s: float = 20) -> None:
-        """Until at least `count` records of `topic` have been read."""
-        deadline = time.monotonic() + timeout_s
-        while len(self.values[topic]) < count:
-            if time.monotonic() > deadline:
-                raise AssertionError(f"{len(self.values[topic])} of {count} records of {topic} after {timeout_s} s")
-            time.sleep(0.02)
+                    self._take(topic, value)
 
     def close(self) -> None:
         """Stop reading."""
         self._stopping.set()
         self._thread.join()
         self._consumer.close()
-
-
-def duplicates(values: list[bytes]) -> list[bytes]:
-    """Values that occur more than once."""
-    return [value for value, count in Counter(values).items() if count > 1]

@@ -52,6 +52,12 @@ _INTERVAL_US: Final = {
 _INTERVAL_MONTHS: Final = {"month": 1, "quarter": 3, "year": 12}
 
 
+def is_aggregate(node: exp.Expression) -> bool:
+    """Whether it is a call of an aggregate, with or without `filter (where …)`."""
+    call = node.this if isinstance(node, exp.Filter) else node
+    return isinstance(call, exp.Anonymous) and str(call.this).lower() in AGGREGATES
+
+
 def _cast(translator: Translator, node: exp.Expression) -> Value:
     value = translator.visit(node.this)
     guarded = Value(translator.guard(value.expr), value.dtype, value.constant)
@@ -113,10 +119,9 @@ def _call(translator: Translator, node: exp.Expression) -> Value:
 
 
 def _filter(translator: Translator, node: exp.Expression) -> Value:
-    call = node.this
-    if not isinstance(call, exp.Anonymous) or str(call.this).lower() not in AGGREGATES:
+    if not is_aggregate(node):
         raise ExpressionError("filter (where …) belongs to an aggregate")
-    return translator.aggregate(node, str(call.this).lower())
+    return translator.aggregate(node, str(node.this.this).lower())
 
 
 def _clock(translator: Translator, node: exp.Expression) -> Value:

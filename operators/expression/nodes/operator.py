@@ -71,11 +71,13 @@ def _neg(translator: Translator, node: exp.Expression) -> Value:
 
 
 def _and(translator: Translator, node: exp.Expression) -> Value:
-    return Value(translator.boolean(node.this, "and") & translator.boolean(node.expression, "and"), BOOLEAN)
+    left, right = translator.booleans((node.this, node.expression), "and")
+    return Value(left & right, BOOLEAN)
 
 
 def _or(translator: Translator, node: exp.Expression) -> Value:
-    return Value(translator.boolean(node.this, "or") | translator.boolean(node.expression, "or"), BOOLEAN)
+    left, right = translator.booleans((node.this, node.expression), "or")
+    return Value(left | right, BOOLEAN)
 
 
 def _not_node(translator: Translator, node: exp.Expression) -> Value:
@@ -108,6 +110,8 @@ def _between(translator: Translator, node: exp.Expression) -> Value:
 
 
 def _in(translator: Translator, node: exp.Expression) -> Value:
+    if (query := node.args.get("query")) is not None:
+        translator.visit(query)  # which refuses it
     if not node.expressions:
         raise ExpressionError("after `in` comes a list of values in parentheses")
     values = [translator.visit(node.this), *(translator.visit(item) for item in node.expressions)]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -124,12 +124,35 @@ def translated() -> Iterator[None]:
         raise Unreachable(str(error) or type(error).__name__) from error
 
 
+class _Start:
+    """aiokafka leaves a connection open for good when it is cancelled while it begins: so it goes on to the end,
+    which `settle` waits for."""
+
+    def __init__(self) -> None:
+        self._task: asyncio.Task[None] | None = None
+
+    async def run(self, start: Coroutine[Any, Any, None]) -> None:
+        """`start`, whose caller may be cancelled."""
+        self._task = asyncio.create_task(start)
+        await asyncio.shield(self._task)
+
+    async def settle(self) -> None:
+        """Until it has ended; a broker that hangs must not keep us."""
+        if self._task is not None and not self._task.done():
+            await asyncio.wait([self._task], timeout=_CLOSE_S)
+            self._task.cancel()
+            await asyncio.wait([self._task])
+        if self._task is not None and not self._task.cancelled():
+            self._task.exception()  # seen
+
+
 class Client:
     """Connections to one cluster and its metadata. Every call raises `Unreachable` when nobody answers."""
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         self._options = options
         self._client: Any = _new_client(**options)
+        self._start = _Start()
 
     @property
     def brokers(self) -> list[str]:
@@ -145,7 +168,7 @@ class Client:
                 with translated():  # aiokafka's bootstrap would hide why we are refused
                     probe = await _create_conn(host, port, **settings)
                     await asyncio.wait([probe.close()], timeout=_CLOSE_S)
-                    await self._client.bootstrap()
+                    await self._start.run(self._client.bootstrap())
                 return
             except Unreachable as unreachable:
                 error = f"{host}:{port}: {unreachable}"
@@ -153,8 +176,10 @@ class Client:
 
     async def close(self) -> None:
         """Close every connection; idempotent."""
+        await self._start.settle()
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._client.close(), _CLOSE_S)
+            async with asyncio.timeout(_CLOSE_S):
+                await self._client.close()
 
     async def send(self, node: int | None, request: Any, *, coordination: bool = False) -> Any:
         """One request to one broker (None: any), and its decoded response.
@@ -260,6 +285,7 @@ class BatchProducer:
             **options, enable_idempotence=True, **(transactional if transactional_id is not None else {})
         )
         self._producer._message_accumulator._batch_ttl = _FOREVER_S  # we decide for how long to wait
+        self._start = _Start()
         self._lookup = self._producer.client.coordinator_lookup
         self._producer.client.coordinator_lookup = self._coordinator_lookup
 
@@ -269,7 +295,7 @@ class BatchProducer:
         if self._transactional_id is not None and not manager.has_pid():
             manager.set_pid_and_epoch(*identity)
         with translated():
-            await self._producer.start()
+            await self._start.run(self._producer.start())
 
     def begin(self, identity: ProducerIdentity) -> None:
         """The next transaction, with nothing of the one before: sequence numbers start at zero."""
@@ -322,12 +348,12 @@ class BatchProducer:
 
     async def close(self) -> None:
         """Close without flushing and without ending a transaction; idempotent."""
+        await self._start.settle()
         self._producer._closed = True
         client, task = self._producer.client, self._producer._sender.sender_task
         if task is not None:
             task.cancel()  # it first waits for its requests in flight, which end with their connections
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(client.close(), _CLOSE_S)
+        await self._close_connections()
         deadline = asyncio.get_running_loop().time() + _CLOSE_S
         while task is not None and not task.done():
             if client._md_update_fut is not None and not client._md_update_fut.done():
@@ -337,6 +363,12 @@ class BatchProducer:
             await asyncio.wait([task], timeout=0.05)
         if task is not None and not task.cancelled():
             task.exception()
+        await self._close_connections()  # its requests may have opened another
+
+    async def _close_connections(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_CLOSE_S):
+                await self._producer.client.close()
 
 
 def _retrieve(future: asyncio.Future[Any]) -> None:

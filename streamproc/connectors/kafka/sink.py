@@ -188,6 +188,7 @@ class _Slot:
     transactional_id: str
     identity: ProducerIdentity
     used: bool = False  # the identity had its transaction
+    begun_s: float = 0.0  # by the event loop's clock, its transaction
     producer: BatchProducer | None = None
 
 
@@ -196,7 +197,6 @@ class _OpenTransaction:
     slot: _Slot
     producer: BatchProducer
     delivery: Delivery
-    begun_s: float
 
 
 class TransactionalWriter(_TopicWriter):
@@ -243,6 +243,9 @@ class TransactionalWriter(_TopicWriter):
             prepared = Prepared(slot.transactional_id, slot.identity, checkpoint, self._topic, *place)
             self._prepared.append((prepared, slot))
             self._open = None
+        if any(self._expired(slot) for _, slot in self._prepared):
+            # Were the checkpoint to complete, their records would be lost; now they come again.
+            raise TransactionExpired(self._expired_text())
         return [prepared.to_json() for prepared, _ in self._prepared]
 
     async def commit(self, checkpoint: int) -> None:
@@ -275,20 +278,23 @@ class TransactionalWriter(_TopicWriter):
         if slot.producer is None:
             slot.producer = await self.start_producer(slot.transactional_id, slot.identity)
         slot.producer.begin(slot.identity)
-        begun_s = asyncio.get_running_loop().time()
+        slot.begun_s = asyncio.get_running_loop().time()
 
         async def while_waiting() -> None:
-            if asyncio.get_running_loop().time() - begun_s > self._timeout_s:
+            if self._expired(slot):
                 raise TransactionExpired(self._expired_text())
             await self.still_waiting()
 
         delivery = Delivery(slot.producer, self._topic, while_waiting, why=self._why)
-        return _OpenTransaction(slot, slot.producer, delivery, begun_s)
+        return _OpenTransaction(slot, slot.producer, delivery)
+
+    def _expired(self, slot: _Slot) -> bool:
+        """Whether the broker may have aborted the slot's transaction by itself."""
+        return asyncio.get_running_loop().time() - slot.begun_s > self._timeout_s
 
     def _fenced_or_expired(self, fenced: Fenced, transaction: _OpenTransaction) -> Fenced | TransactionExpired:
         """The broker answers alike to both; a clock tells them apart."""
-        expired = asyncio.get_running_loop().time() - transaction.begun_s > self._timeout_s
-        return TransactionExpired(self._expired_text()) if expired else fenced
+        return TransactionExpired(self._expired_text()) if self._expired(transaction.slot) else fenced
 
     def _expired_text(self) -> str:
         return (

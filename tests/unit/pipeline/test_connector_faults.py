@@ -167,6 +167,7 @@ sinks:
             "shop.yaml:6:88: sources.c.start.timestamp: '2026-01-01' has no time zone; write it like 2026-01-01T00:00:00Z, with Z for UTC",
             "shop.yaml:7:88: sources.d.start.timestamp: must be text, not the number 1767225600; write it like 2026-01-01T00:00:00Z",
             "shop.yaml:8:77: sources.e.start.time: unknown field 'time'; did you mean 'timestamp'?",
+            "shop.yaml:8:83: sources.e.start.timestamp: 'x' is not a timestamp; write it like 2026-01-01T00:00:00Z",
             "shop.yaml:8:93: sources.e.stop: must be never or latest, not the text 'lastest'; did you mean 'latest'?",
         ]
     )
@@ -196,6 +197,7 @@ sinks:
             "shop.yaml:5:92: sources.b.schema.who: CSV cannot hold {name: string}; use json, or declare it as string",
             "shop.yaml:6:61: sources.c.follow: a Parquet file cannot be followed: its end says what is in it",
             "shop.yaml:9:57: sinks.o1.format: parquet is a format of files, not of kafka",
+            "shop.yaml:10:39: sinks.o2.format: CSV cannot hold lists and structs: tags; use json, or leave them out with `select`",
             "shop.yaml:10:62: sinks.o2.format.delimiter: must be one character, not the text ';;'",
             "shop.yaml:11:29: sinks.o3.format: CSV cannot hold lists and structs: tags; use json, or leave them out with `select`",
             "shop.yaml:12:29: sinks.o4.format: parquet is a format of files, not of print",
@@ -294,7 +296,10 @@ def test_restart_strategies() -> None:
         ["shop.yaml:11:29: job.restart.attempts: 'attempts' belongs to `strategy: fixed`, not to none"]
     )
     assert faults(text + "{strategy: fixed, initial: 1s, attempts: -1}") == snapshot(
-        ["shop.yaml:11:53: job.restart.attempts: must be at least 0, not -1"]
+        [
+            "shop.yaml:11:30: job.restart.initial: 'initial' belongs to `strategy: backoff`, not to fixed",
+            "shop.yaml:11:53: job.restart.attempts: must be at least 0, not -1",
+        ]
     )
     assert faults(text + "{initial: 2m, max: 1m}") == snapshot(
         ["shop.yaml:11:22: job.restart.initial: 2m is more than max (1m)"]

@@ -72,7 +72,7 @@ step revenue
   reads          big
   exchange       hash by country
   does           window hop 10m every 1m by country: count(*) as orders, sum(amount) as eur
-                 where eur > 0
+                 having eur > 0
   late rows      accepted for 5m, then sent to revenue.late, counted
   state          partial aggregates per key and window, until the window is out of reach
   columns        country string, window_start timestamp, window_end timestamp, orders int64, eur float64

@@ -85,7 +85,8 @@ def test_the_contracts_example_lacks_only_the_join(tmp_path: Path) -> None:
     graph, found = check_pipeline(tmp_path / "revenue.yaml", environment={"BROKERS": "kafka:9092"})
     assert graph is None
     assert [str(fault).rpartition("/")[2] for fault in found] == [
-        "revenue.yaml:36:5: steps.paid.join: 'join' is not supported yet"
+        "revenue.yaml:36:5: steps.paid.join: 'join' is not supported yet",
+        "revenue.yaml:52:3: warning: sinks.dead: nothing has `errors: dlq`, so this sink gets no rows and is not run",
     ]
 
 

@@ -91,6 +91,7 @@ sinks:
             "shop.yaml:9:25: sources.f.path: ${file:large}: the file is larger than 65536 bytes",
             "shop.yaml:11:46: steps.result.where: ${env:NOPE}: the environment variable NOPE is not set",
             "shop.yaml:11:78: steps.result.select.x: ${env:NOPE}: the environment variable NOPE is not set",
+            "shop.yaml:12:33: steps.after.where: unknown column 'unknown'",
         ]
     )
 
@@ -137,13 +138,18 @@ sinks:
             "shop.yaml:11:24: sources.a.start.timestamp: '${env:S}' is not a timestamp; write it like 2026-01-01T00:00:00Z",
             "shop.yaml:12:18: sources.a.schema.id: '${env:S}' does not give a type; types are boolean, int8, int16, int32, int64, float32, float64, string, bytes, date, timestamp_s, timestamp_ms, timestamp_us, timestamp, decimal(p,s), list[T] and nested mappings",
             "shop.yaml:12:33: sources.a.schema.x: 'list[${env:S}]' does not give a type; types are boolean, int8, int16, int32, int64, float32, float64, string, bytes, date, timestamp_s, timestamp_ms, timestamp_us, timestamp, decimal(p,s), list[T] and nested mappings",
+            "shop.yaml:13:26: sources.a.event_time.column: unknown column '${env:S}'; there are id and x",
             "shop.yaml:14:13: sources.b.type: unknown type '${env:S}'; there are kafka, file and datagen",
             "shop.yaml:16:83: sources.d.metadata.y: must be key, partition, offset, timestamp, topic or headers, not the text '${env:S}'",
             "shop.yaml:18:24: steps.s.where: the expression '${env:S}' does not compile once its references are replaced",
+            "shop.yaml:18:42: steps.s.key[0]: unknown column '${env:S}'; there is id",
+            "shop.yaml:18:55: steps.s.window: a window needs event time, but the source 'c' declares none; declare a timestamp column in sources.c and name it in `event_time: {column: …}`",
             'shop.yaml:18:72: steps.s.window.tumble: "${env:S}" is not a duration: write 500ms, 10s, 1m, 2h or 1d',
+            "shop.yaml:18:100: steps.s.aggregate.n: the expression '${env:S}(id)' does not compile once its references are replaced",
             "shop.yaml:19:15: steps.t.input[0]: unknown input '${env:S}'; there are a, b, c, d, s, t and u",
             "shop.yaml:19:27: steps.t.input[1]: 'c' has no output '${env:S}'; there is c.errors",
             "shop.yaml:20:26: steps.u.select[0]: unknown column '${env:S}'; a list keeps columns by name; for expressions write a mapping {name: expression}",
+            "shop.yaml:20:48: steps.u.add.n: the expression 'id + ${env:S}' does not compile once its references are replaced",
             "shop.yaml:22:97: sinks.out.delivery: must be exactly_once or at_least_once, not the text '${env:S}'",
         ]
     )

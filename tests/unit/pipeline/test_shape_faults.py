@@ -111,6 +111,7 @@ sinks:
             "shop.yaml:12:12: sources.orders.start: must be earliest, latest or a mapping {timestamp: …}, not the text 'begining'",
             "shop.yaml:13:25: sources.orders.format.delimeter: unknown field 'delimeter'; did you mean 'delimiter'?",
             "shop.yaml:13:49: sources.orders.format.header: must be true or false, not the text 'yes'; write true",
+            "shop.yaml:15:26: sources.orders.event_time.column: unknown column 'at'; there is id",
             "shop.yaml:15:44: sources.orders.event_time.out_of_order: '5 minutes' is not a duration: write 500ms, 10s, 1m, 2h or 1d",
             "shop.yaml:19:13: sources.payments.follow: must be true or false, not the text 'on'; write true",
             "shop.yaml:20:18: sources.payments.parallelism: must be at least 1, not 0",
@@ -145,6 +146,7 @@ sinks:
             "shop.yaml:7:3: sources.d: nothing is written under it",
             "shop.yaml:8:13: sources.e.type: must be kafka, file or datagen, not the number 5",
             "shop.yaml:10:3: sinks.out: 'topic' is missing",
+            "shop.yaml:10:3: sinks.out: needs 'connection' or 'brokers'",
             "shop.yaml:11:14: sinks.pg.type: the sink postgres is not supported yet; there are kafka, file, print and blackhole",
             "shop.yaml:12:15: sinks.gen.type: datagen cannot be a sink; there are kafka, file, print and blackhole",
         ]
@@ -196,6 +198,9 @@ sinks:
             "shop.yaml:13:28: steps.d.add.x: nothing is written here: it must be text",
             "shop.yaml:13:36: steps.d.add.y: must be text, not a list",
             "shop.yaml:14:36: steps.e.window.hop: must be a mapping {size: …, every: …}, not the text '5m'",
+            "shop.yaml:16:67: sinks.out.input[2]: inputs need the same columns: unlike 'a', 'c' has no column 'country', has no column 'window_start', has no column 'window_end', and 2 more; make them alike in a step with `select`",
+            "shop.yaml:16:70: sinks.out.input[3]: inputs need the same columns: unlike 'a', 'd' has no column 'window_start', has no column 'window_end', has no column 'n', and 6 more; make them alike in a step with `select`",
+            "shop.yaml:16:73: sinks.out.input[4]: inputs need the same columns: unlike 'a', 'e' has no column 'country'; make them alike in a step with `select`",
             "shop.yaml:16:93: sinks.out.security.tls: must be a mapping {ca: …, certificate: …, …} or true or false, not the text 'yes'; write true",
         ]
     )
@@ -250,6 +255,9 @@ tests: []
             "shop.yaml:14:25: steps.i.window: 'window: input' is not supported yet; there are tumble and hop",
             "shop.yaml:15:71: steps.j.emit: 'emit: on_update' is not supported yet: it comes with changelog streams; there is on_close",
             "shop.yaml:16:71: steps.k.emit: 'emit: {every: …}' is not supported yet: it comes with changelog streams; there is on_close",
+            "shop.yaml:18:48: sinks.out.input[6]: inputs need the same columns: unlike 'h', 'i' has no column 'id'; make them alike in a step with `select`",
+            "shop.yaml:18:51: sinks.out.input[7]: inputs need the same columns: unlike 'h', 'j' has no column 'id'; make them alike in a step with `select`",
+            "shop.yaml:18:54: sinks.out.input[8]: inputs need the same columns: unlike 'h', 'k' has no column 'id'; make them alike in a step with `select`",
             "shop.yaml:18:66: sinks.out.format: the format debezium-json is not supported yet; there are json, csv and parquet",
             "shop.yaml:19:1: tests: tests inside a pipeline file are not supported yet",
         ]
@@ -275,12 +283,15 @@ sinks:
         [
             "shop.yaml:4:51: sources.orders.parallelism: must be a whole number, not the text 'many'",
             "shop.yaml:4:70: sources.orders.schema.id: 'int46' is not a type; did you mean int16?",
+            "shop.yaml:4:117: sources.orders.event_time.column: unknown column 'att'; did you mean 'at'?",
             "shop.yaml:5:49: sources.good.parallelism: must be a whole number, not the text 'many'",
+            "shop.yaml:7:29: steps.a.where: unknown column 'nonsense'",
             "shop.yaml:7:56: steps.a.parallelism: must be a whole number, not the text 'x'",
             "shop.yaml:8:27: steps.b.where: unknown column 'nonsense'",
             "shop.yaml:8:54: steps.b.parallelism: must be a whole number, not the text 'x'",
             "shop.yaml:9:26: steps.c.add.y: unknown column 'idd'; did you mean 'id'?",
             "shop.yaml:9:44: steps.c.errors: must be fail, skip or dlq, not the text 'maybe'",
+            "shop.yaml:11:33: sinks.out.input[1]: inputs need the same columns: unlike 'a', 'c' has no column 'at', has a column 'y' more; make them alike in a step with `select`",
         ]
     )
 

@@ -41,8 +41,12 @@ def test_all_faults_of_all_steps_at_once_and_none_that_follow() -> None:
     assert faults(text) == snapshot(
         [
             "shop.yaml:10:39: steps.first.select.id: unknown column 'idd'; did you mean 'id'?",
+            "shop.yaml:11:33: steps.second.where: unknown column 'nothing_is_known_here'",
+            "shop.yaml:11:66: steps.second.key[0]: unknown column 'x'; there is id",
+            "shop.yaml:11:113: steps.second.aggregate.n: unknown column 'y'",
             "shop.yaml:12:26: steps.third.window: 'window' needs 'aggregate' in the same step",
             "shop.yaml:13:33: steps.other.where: a condition must be a boolean, this is float64",
+            "shop.yaml:14:44: steps.result.select[0]: unknown column 'a'; did you mean 'at'?",
         ]
     )
 
@@ -85,7 +89,7 @@ sinks:
     assert faults(text) == snapshot(
         [
             "shop.yaml:7:31: steps.a.aggregate: an aggregate without a window is not supported yet, even when all its inputs end; for example `window: {tumble: 1m}`",
-            "shop.yaml:8:49: steps.b.aggregate: an aggregate over input that never ends needs a window: its state would grow for ever; for example `window: {tumble: 1m}`",
+            "shop.yaml:8:39: steps.b.window: nothing is written here: give it a value, or leave it out",
         ]
     )
 
@@ -154,6 +158,7 @@ def test_keys() -> None:
             "shop.yaml:10:43: steps.sums.key[2]: 'id' is named twice",
             "shop.yaml:10:47: steps.sums.key[3]: 'tags' is a list: it cannot be a key",
             "shop.yaml:12:31: steps.result.key[0]: a window gives a column 'window_start' of its own; rename it in a step before, with `select`",
+            "shop.yaml:13:3: warning: steps.more: nothing reads this step, so it is not run",
         ]
     )
 
@@ -193,6 +198,7 @@ def test_aggregates_and_what_follows() -> None:
             "shop.yaml:11:89: steps.b.having: unknown column 'amount'",
             "shop.yaml:11:114: steps.b.select[1]: unknown column 'amount'; there are id, window_start, window_end and n",
             "shop.yaml:12:29: steps.c.where: aggregate sum(…) is not allowed here",
+            "shop.yaml:13:26: steps.result.input[2]: inputs need the same columns: unlike 'a', 'c' has no column 'window_start', has no column 'window_end', has no column 'n', and 7 more; make them alike in a step with `select`",
         ]
     )
 
@@ -211,6 +217,7 @@ def test_selecting() -> None:
             "shop.yaml:10:39: steps.a.select[2]: unknown column 'amount * 2'; a list keeps columns by name; for expressions write a mapping {name: expression}",
             "shop.yaml:10:51: steps.a.select[3]: unknown column 'contry'; did you mean 'country'?",
             "shop.yaml:11:28: steps.b.add.__x: a column cannot be called '__x': names that begin with __ are reserved",
+            "shop.yaml:12:24: steps.c.where: unknown column 'nonsense'",
             "shop.yaml:13:66: steps.d.add.less: unknown column 'amount'",
         ]
     )

@@ -107,7 +107,8 @@ def test_a_step_that_is_not_run_reads_nothing() -> None:
     """)
     assert faults(text) == snapshot(
         [
-            "shop.yaml:10:104: steps.result.late.then: late rows are kept for a side output that nothing reads; read 'result.late' in a step or sink, or remove `then: side_output`"
+            "shop.yaml:10:104: steps.result.late.then: late rows are kept for a side output that nothing reads; read 'result.late' in a step or sink, or remove `then: side_output`",
+            "shop.yaml:11:3: warning: steps.unread: nothing reads this step, so it is not run",
         ]
     )
 
@@ -125,6 +126,7 @@ def test_circles() -> None:
         [
             "shop.yaml:10:14: steps.a.input: steps read each other in a circle: a → b → c → a",
             "shop.yaml:13:17: steps.self.input: 'self' reads itself",
+            "shop.yaml:14:28: steps.after.where: unknown column 'nonsense'",
             "shop.yaml:15:98: steps.result.where: unknown column 'nonsense'",
         ]
     )
@@ -181,6 +183,7 @@ sinks:
     assert faults(text) == snapshot(
         [
             "shop.yaml:8:23: steps.result.input[1]: inputs need the same columns: unlike 'a', 'b' has no column 'name', has a column 'nmae' more, column 'id' is int32, not int64; make them alike in a step with `select`",
+            "shop.yaml:8:37: steps.result.where: unknown column 'nonsense'",
             "shop.yaml:12:38: sinks.mixed.input[2]: 'a' has no errors stream; add `errors: dlq` to sources.a",
             "shop.yaml:12:48: sinks.mixed.input[3]: 'a' is named twice",
         ]
