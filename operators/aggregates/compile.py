@@ -27,7 +27,7 @@ from operators.aggregates.plan import AggregatePlan, Input
 from operators.element import Schema
 from operators.expression.compile import Scalar, finished, translated
 from operators.expression.error import ExpressionError, TypeNotKnown
-from operators.expression.nodes import is_aggregate
+from operators.expression.nodes import is_aggregate, is_unknown_call
 from operators.expression.syntax import full_sql_of, sql_of
 from operators.expression.translator import Translator
 from operators.expression.value import BOOLEAN, FLOAT64, UNORDERED, Value, literal, type_name
@@ -95,7 +95,9 @@ class _Results(Translator):
         return self._shared.result(node, name, self)
 
     def inside(self, node: exp.Expression) -> Translator:
-        return _Arguments(self._shared.schema, within=self) if is_aggregate(node) else self
+        if is_aggregate(node):
+            return _Arguments(self._shared.schema, within=self)
+        return _Unclear(self, self._shared.schema) if is_unknown_call(node) else self
 
     def unknown_column(self, name: str, *, quoted: bool) -> ExpressionError:
         if name.split(".")[0] in self._shared.schema:
@@ -108,6 +110,20 @@ class _Arguments(Translator):
 
     def aggregate(self, node: exp.Expression, name: str) -> Value:
         raise ExpressionError(f"aggregate {name}(…) is not allowed inside an aggregate")
+
+
+class _Unclear(Translator):
+    """Looks for faults in what may stand inside an aggregate or around one."""
+
+    def __init__(self, around: _Results, schema: Schema) -> None:
+        super().__init__(schema, within=around)
+        self._around = around
+
+    def aggregate(self, node: exp.Expression, name: str) -> Value:
+        return self._around.aggregate(node, name)
+
+    def inside(self, node: exp.Expression) -> Translator:
+        return self._around.inside(node) if is_aggregate(node) else self
 
 
 class _Accumulators:

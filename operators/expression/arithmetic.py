@@ -21,6 +21,7 @@ from operators.expression.value import (
     FLOAT64,
     INT64,
     INTERVAL,
+    STRING,
     TIMESTAMP,
     TIMESTAMP_MS,
     IntervalLiteral,
@@ -197,9 +198,10 @@ def _interval(span: IntervalLiteral) -> Value:
 
 
 def _hint(left: Value, right: Value) -> str:
-    if any(value.is_number for value in (left, right)):
-        return "; write cast(… as float64)"
-    return "; text is joined with ||"
+    texts = [value.dtype == STRING for value in (left, right)]
+    if all(texts):
+        return "; text is joined with ||"
+    return "; write cast(… as float64)" if any(texts) and (left.is_number or right.is_number) else ""
 
 
 def as_float(value: Value) -> pl.Expr:

@@ -14,6 +14,7 @@ from sqlglot import exp
 from operators.expression.bounds import bounded
 from operators.expression.error import ExpressionError, near_name
 from operators.expression.promotion import parse_date, parse_timestamp
+from operators.expression.syntax import offset_of
 from operators.expression.value import (
     BINARY,
     BOOLEAN,
@@ -74,7 +75,9 @@ def target_type(node: exp.DataType) -> pl.DataType:
         return parse_type(name).dtype
     except UnknownType:
         raise ExpressionError(
-            f"unknown type {name!r}", suggestion=near_name(name, (*_SQL_TYPES, *TYPE_NAMES))
+            f"unknown type {name!r}",
+            offset=offset_of(node),
+            suggestion=near_name(name, (*_SQL_TYPES, *TYPE_NAMES)),
         ) from None
 
 

@@ -14,15 +14,18 @@ class ExpressionError(Failure):
 
     `offset` counts characters from the start of the expression (None where it is not known);
     `suggestion` is a near name of an unknown column or function, already part of the message;
-    `others` are further faults of the same expression.
+    `column` is the name of an unknown column; `others` are further faults of the same expression.
     """
 
     acts: ClassVar[Actor] = "user"
 
-    def __init__(self, message: str, *, offset: int | None = None, suggestion: str | None = None) -> None:
+    def __init__(
+        self, message: str, *, offset: int | None = None, suggestion: str | None = None, column: str | None = None
+    ) -> None:
         self.message = f"{message}; did you mean {suggestion!r}?" if suggestion else message
         self.offset = offset
         self.suggestion = suggestion
+        self.column = column
         self.others: tuple[ExpressionError, ...] = ()
         super().__init__(self.message)
 

@@ -27,6 +27,7 @@ _EXPECTED: Final = {  # what the parser missed → how a user says it
     "Expected TYPE after CAST": "write cast(x as int64)",
     "Expected AS after CAST": "write cast(x as int64)",
 }
+_OPERATOR_WORDS: Final = ("and", "between", "in", "is", "like", "not", "or")
 _SPECIAL_SYNTAX: Final = ("CAST", "TRY_CAST", "EXTRACT", "POSITION", "SUBSTRING", "TRIM")
 
 
@@ -40,6 +41,14 @@ class StreamSql(Dialect):
         FUNCTION_PARSERS: ClassVar[dict[str, Callable[..., Any]]] = {
             name: SqlParser.FUNCTION_PARSERS[name] for name in _SPECIAL_SYNTAX
         }
+
+        def _parse_types(self, *args: Any, **options: Any) -> Any:
+            """A type remembers where it stands, as names and literals do."""
+            first = self._curr
+            node = super()._parse_types(*args, **options)
+            if isinstance(node, exp.DataType) and first is not None:
+                node.update_positions(first)
+            return node
 
 
 def parse(text: str) -> exp.Expression:
@@ -101,7 +110,8 @@ def _syntax_error(text: str, error: ParseError) -> ExpressionError:
         return ExpressionError("not a SQL expression: names are quoted with double quotes, not `", offset=backtick)
     if token.lower() == "select":
         return ExpressionError("a query is not an expression: write only the value", offset=offset)
-    if text[offset + len(token) :].strip() == "" and not token[0].isalnum() and token not in "')\"":
+    operator = token.lower() in _OPERATOR_WORDS or (not token[0].isalnum() and token not in "')\"")
+    if text[offset + len(token) :].strip() == "" and operator:
         return ExpressionError(f"not a SQL expression: something is missing after {token!r}", offset=offset)
     return ExpressionError(f"not a SQL expression: unexpected {token!r}", offset=offset)
 

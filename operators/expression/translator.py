@@ -106,7 +106,7 @@ class Translator:
 
     def aggregate(self, node: exp.Expression, name: str) -> Value:
         """An aggregate call; only allowed where a subclass says so."""
-        raise ExpressionError(f"aggregate {name}(…) is not allowed here")
+        raise ExpressionError(f"aggregate {name}(…) is not allowed here; aggregates stand under `aggregate`")
 
     def column(self, parts: Sequence[exp.Identifier]) -> Value:
         """`name` or `name.field.field`; the longest prefix that is a column's name wins."""
@@ -126,8 +126,8 @@ class Translator:
             return ExpressionError(f"{name} is not available: {REFUSED[name.lower()]}")
         near = near_name(name, self.schema)
         if quoted and near is None:
-            return ExpressionError(f"unknown column {name!r}; text is written in single quotes: '{name}'")
-        return ExpressionError(f"unknown column {name!r}", suggestion=near)
+            return ExpressionError(f"unknown column {name!r}; text is written in single quotes: '{name}'", column=name)
+        return ExpressionError(f"unknown column {name!r}", suggestion=near, column=name)
 
     def _judge_rest(self, node: exp.Expression) -> None:
         """Look for faults in the parts of a faulty node that its handler did not come to."""

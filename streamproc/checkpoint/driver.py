@@ -44,7 +44,13 @@ from streamproc.checkpoint.manifest import (
     committed_name,
     manifest_name,
 )
-from streamproc.checkpoint.recovery import Superseded, list_checkpoints, newer_attempt, read_manifest
+from streamproc.checkpoint.recovery import (
+    Superseded,
+    list_checkpoints,
+    newer_attempt,
+    read_manifest,
+    superseded_text,
+)
 from streamproc.dataflow.source_subtask import SourceSubtask
 from streamproc.dataflow.subtask import Subtask
 from streamproc.observability.status import JobObserver
@@ -209,16 +215,19 @@ class CheckpointDriver:
             self._max_parallelism,
             parts,
         )
+        left_s = self._spec.timeout / 1000 - (time.monotonic() - self._triggered_s)
         try:
-            newer = await asyncio.to_thread(self._create_and_look, manifest)
+            # A manifest that is created later after all, by a thread we no longer wait for, does no harm: nothing is
+            # committed because of it, and it stays behind the next one.
+            async with asyncio.timeout(max(0.0, left_s)):
+                newer = await asyncio.to_thread(self._create_and_look, manifest)
+        except TimeoutError:
+            return Declined(checkpoint, "timed out; the store has not answered to the manifest")
         except Failure as failure:
             refused = isinstance(failure, StoreRefused)
             return Declined(checkpoint, f"the manifest could not be written: {failure}", refused)
         if newer is not None:
-            raise Superseded(
-                f"attempt {newer} of {self._pipeline} has taken over from this one (attempt {self._attempt}); "
-                "it goes on from the same checkpoints"
-            )
+            raise Superseded(superseded_text(self._pipeline, self._attempt))
         metrics = self._observer.metrics
         metrics.checkpoint_size_bytes.set(manifest.size_bytes())
         metrics.checkpoint_alignment_seconds.set(max(float(part["alignment_s"]) for part in parts))

@@ -37,6 +37,14 @@ class Superseded(Failure):
     acts = "user"
 
 
+def superseded_text(pipeline: str, attempt: int) -> str:
+    """What `Superseded` says."""
+    return (
+        f"another attempt of {pipeline} has taken over from this one (attempt {attempt}) and goes on from the same "
+        "checkpoints; this one ends"
+    )
+
+
 class UnknownCheckpoint(Failure):
     """`--from` names a checkpoint that is not there."""
 

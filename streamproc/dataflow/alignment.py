@@ -11,7 +11,7 @@ from operators.element import WATERMARK_MAX, WATERMARK_MIN, CheckpointId, EventT
 
 
 class WatermarkValve:
-    """The minimum over live channels; it never goes back. Idle only while every channel is idle."""
+    """The minimum over live channels; it never goes back. Idle while every channel is idle: then the maximum."""
 
     def __init__(self, channels: int) -> None:
         self._times = [WATERMARK_MIN] * channels
@@ -23,7 +23,8 @@ class WatermarkValve:
         self._times[channel] = EventTimeMs(max(self._times[channel], watermark.time))
         self._idle[channel] = watermark.idle
         live = [time for time, idle in zip(self._times, self._idle, strict=True) if not idle]
-        time = max(self.current.time, min(live)) if live else self.current.time
+        # Where all are idle none holds another back; the order in which they became so must not matter.
+        time = max(self.current.time, min(live) if live else max(self._times))
         combined = Watermark(EventTimeMs(time), idle=not live)
         if combined == self.current:
             return None

@@ -76,7 +76,10 @@ class SourceClock:
             return Watermark(WATERMARK_MIN, idle=not self._splits)
         live = list(self._live(now_s))
         if not live:
-            finished = bool(self._splits) and all(clock.finished for clock in self._splits.values())
+            silent = [self._time(clock) for clock in self._splits.values() if not clock.finished]
+            # None holds another back: whether they fell silent at once or one by one must not matter.
+            self._reached = max([self._reached, *silent])
+            finished = bool(self._splits) and not silent
             return Watermark(self._reached, idle=not finished or self._reached == WATERMARK_MIN)
         self._reached = EventTimeMs(max(self._reached, min(self._time(clock) for clock in live)))
         return Watermark(self._reached)

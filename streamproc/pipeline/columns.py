@@ -92,7 +92,14 @@ def check_column_name(name: str, path: FieldPath, log: FaultLog) -> bool:
 def read_fields(declared: Mapping[str, Any], path: FieldPath, log: FaultLog) -> dict[str, FieldType | None]:
     """The types of a source's `schema`; None for one that is wrong."""
     fields: dict[str, FieldType | None] = {}
+    cut = any(written is None and is_cut_off(name) for name, written in declared.items())
     for name, written in declared.items():
+        if cut and written is None and is_cut_off(name):
+            continue  # the rest of a type that YAML has cut at a comma
+        if cut and isinstance(written, str) and written.count("(") > written.count(")"):
+            log.error((*path, name), f"{written!r} is not a type", 'inside { } a comma needs quotes: "decimal(10,2)"')
+            fields[name] = None
+            continue
         check_column_name(name, (*path, name), log)
         fields[name] = _read_type(written, (*path, name), log)
     return fields
@@ -126,6 +133,11 @@ def _type_hint(written: str) -> str | None:
     other = _OTHER_WORDS.get(text.partition("(")[0].partition("<")[0].partition("[")[0])
     suggestion = other or near(text, TYPE_NAMES)
     return f"did you mean {suggestion}?" if suggestion else f"types are {', '.join(TYPE_NAMES)} and nested mappings"
+
+
+def is_cut_off(name: str) -> bool:
+    """Whether a name looks like the end of a text that YAML has cut at a comma."""
+    return name.count(")") > name.count("(")
 
 
 def named_columns(written: Any) -> list[tuple[FieldPath, str]] | None:

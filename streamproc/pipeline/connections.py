@@ -20,8 +20,7 @@ def check_connection(part: Part[KafkaConnectionSpec], log: FaultLog) -> None:
     if part.spec is not None:
         if not part.is_wrong("brokers"):
             _check_brokers(part.spec.brokers, part.path, log)
-        if not part.is_wrong("security"):
-            _check_security(part.spec.security, (*part.path, "security"), log)
+        _check_security(part.spec.security, part, log)
 
 
 def check_topic(topic: str, part: Part[Any], log: FaultLog) -> None:
@@ -64,8 +63,7 @@ def resolve_connection(
         return None
     security = spec.security or SecuritySpec()
     _check_brokers(spec.brokers, path, log)
-    if not part.is_wrong("security"):
-        _check_security(security, (*path, "security"), log)
+    _check_security(security, part, log)
     return KafkaConnectionSpec(type="kafka", brokers=split_brokers(spec.brokers), security=security)
 
 
@@ -95,15 +93,16 @@ def _check_brokers(brokers: list[str], path: FieldPath, log: FaultLog) -> None:
                 break
 
 
-def _check_security(security: SecuritySpec, path: FieldPath, log: FaultLog) -> None:
+def _check_security(security: SecuritySpec, part: Part[Any], log: FaultLog) -> None:
     sasl = security.sasl
-    if sasl is None:
+    if sasl is None or part.is_wrong("security", "sasl"):
         return
-    at = (*path, "sasl")
+    at = (*part.path, "security", "sasl")
     needed = ("token",) if sasl.mechanism == "OAUTHBEARER" else ("username", "password")
     for name in needed:
         if getattr(sasl, name) is None:
             log.error(at, f"'{name}' is missing: {sasl.mechanism} needs it", at_key=True)
-    if sasl.mechanism == "PLAIN" and not security.tls and not sasl.allow_without_tls:
+    tls = security.tls or part.is_wrong("security", "tls")
+    if sasl.mechanism == "PLAIN" and not tls and not sasl.allow_without_tls:
         hint = "add `tls: true`, or in full knowledge `allow_without_tls: true`"
         log.error((*at, "mechanism"), "PLAIN without TLS sends the password readable over the network", hint)

@@ -17,6 +17,7 @@ from typing import Any, Final
 import yaml
 
 from streamproc.pipeline.references import Redaction, References
+from streamproc.pipeline.yaml_syntax import place_of, syntax_fault
 
 BYTES_MAX: Final = 1_000_000
 DEPTH_MAX: Final = 32
@@ -26,6 +27,8 @@ FieldPath = tuple[str | int, ...]
 _INTEGER = re.compile(r"[-+]?\d{1,30}")
 _PREFIXED = re.compile(r"0o[0-7]{1,30}|0x[0-9a-fA-F]{1,30}")
 _FLOAT = re.compile(r"[-+]?(\.\d+|\d+(\.\d*)?)([eE][-+]?\d{1,4})?")
+_SINGLE = re.compile(r"''|.")
+_DOUBLE = re.compile(r"\\(x..|u.{4}|U.{8}|.)|.")
 _WORDS: Final[dict[str, bool | None]] = {"true": True, "false": False, "null": None, "~": None, "": None}
 
 
@@ -50,7 +53,8 @@ class Problem:
 class _Marks:
     key: tuple[int, int] | None = None
     value: tuple[int, int] = (1, 1)
-    text: tuple[int, int] | None = None  # where the scalar's first character stands, if one line holds it as it is
+    text: tuple[int, int] | None = None  # where the scalar's first character stands, if one line holds it all
+    escaped: list[int] = field(default_factory=list)  # offset in the value → in the file, where they differ
 
 
 @dataclass(slots=True)
@@ -77,6 +81,8 @@ class Document:
         if at_key and marks.key is not None:
             return marks.key
         if offset is not None and marks.text is not None and path not in self.as_written:
+            if marks.escaped:
+                offset = marks.escaped[min(offset, len(marks.escaped) - 1)]
             return (marks.text[0], marks.text[1] + offset)
         return marks.value
 
@@ -91,6 +97,7 @@ class Document:
             self._marks[meant + marked[count:]] = self._marks[marked]
         for written in [written for written in self.as_written if written[:count] == path]:
             self.as_written[meant + written[count:]] = self.as_written[written]
+        self.broken |= {meant + broken[count:] for broken in self.broken if broken[:count] == path}
 
     def from_reference(self, path: FieldPath) -> bool:
         """Whether the text at `path` held references."""
@@ -139,7 +146,8 @@ def parse_document(text: str, *, file: str, references: References) -> Document:
         column = error.position - (text.rfind("\n", 0, error.position) + 1) + 1
         return _hopeless(document, Problem(line, column, (), "holds a character that YAML does not allow"))
     except yaml.MarkedYAMLError as error:
-        return _hopeless(document, _syntax_problem(error, text))
+        fault = syntax_fault(error, text)
+        return _hopeless(document, Problem(*fault.place, (), fault.message, fault.hint))
     return document
 
 
@@ -176,11 +184,11 @@ class _Builder:
         next(self._events)  # document end
         after = next(self._events)
         if not isinstance(after, yaml.StreamEndEvent):
-            line, column = _place(after.start_mark)
+            line, column = place_of(after.start_mark)
             raise _Hopeless(Problem(line, column, (), "holds a second document: one file is one pipeline"))
 
     def _node(self, event: yaml.Event, path: FieldPath, key: tuple[int, int] | None) -> Any:
-        marks = _Marks(key, _place(event.start_mark))
+        marks = _Marks(key, place_of(event.start_mark))
         self._document._marks[path] = marks
         if len(path) > DEPTH_MAX:
             raise _Hopeless(Problem(*marks.value, path[:3], f"is nested more than {DEPTH_MAX} levels deep"))
@@ -213,18 +221,29 @@ class _Builder:
     def _mapping(self, path: FieldPath) -> dict[str, Any]:
         mapping: dict[str, Any] = {}
         while not isinstance(event := next(self._events), yaml.MappingEndEvent):
-            place = _place(event.start_mark)
+            place = place_of(event.start_mark)
             key = self._key(event, path, place)
             if key is None:
                 self._skip(next(self._events))
             elif key in mapping:
                 first = self._document.place_of((*path, key), at_key=True)
-                self._refuse(place, path, f"'{key}' is here twice; the first is on line {first[0]}", breaks=False)
-                self._skip(next(self._events))
+                message = f"'{key}' is here twice; the first is on line {first[0]}"
+                self._refuse(place, (*path, key), message, breaks=False)
+                self._read_again(mapping, key, path)
             else:
                 mapping[key] = None
                 mapping[key] = self._node(next(self._events), (*path, key), place)
         return mapping
+
+    def _read_again(self, mapping: dict[str, Any], key: str, path: FieldPath) -> None:
+        """Read over a key that is there twice; a section of the file is read with the other of its name."""
+        event = next(self._events)
+        if path or not isinstance(event, yaml.MappingStartEvent) or not isinstance(mapping[key], dict):
+            self._skip(event)
+            return
+        marks = self._document._marks[(key,)]
+        mapping[key] |= self._node(event, (key,), marks.key)
+        self._document._marks[(key,)] = marks
 
     def _key(self, event: yaml.Event, path: FieldPath, place: tuple[int, int]) -> str | None:
         """The key's text; None where it cannot be one."""
@@ -265,8 +284,9 @@ class _Builder:
         raw = self._text[start.index : end.index] if start is not None and end is not None else ""
         if raw == value:
             marks.text = marks.value
-        elif raw[1:-1] == value:
+        elif raw[:1] in ("'", '"') and "\n" not in raw:
             marks.text = (marks.value[0], marks.value[1] + 1)
+            marks.escaped = _escaped(raw[1:-1], quote=raw[0]) if raw[1:-1] != value else []
         resolved = self._references.resolve(value)
         if resolved.refused is not None:
             self._refuse(marks.value, path, resolved.refused, resolved.hint)
@@ -300,34 +320,7 @@ def _plain(text: str) -> Any:
     return text
 
 
-def _place(mark: Any) -> tuple[int, int]:
-    return (mark.line + 1, mark.column + 1)
-
-
-def _syntax_problem(error: yaml.MarkedYAMLError, text: str) -> Problem:
-    line, column = _place(error.problem_mark) if error.problem_mark is not None else (1, 1)
-    problem = error.problem or "it cannot be read"
-    lines = text.splitlines()
-    written = lines[line - 1] if line <= len(lines) else ""
-    return Problem(line, column, (), f"is not valid YAML: {problem}", _syntax_hint(problem, written))
-
-
-def _syntax_hint(problem: str, written: str) -> str | None:
-    """What usually lies behind the parser's words."""
-    if "'\\t'" in problem or written.startswith("\t"):
-        return "YAML indents with spaces, not tabs"
-    if "${" in written:
-        return 'a reference needs quotes here: "${env:NAME}"'
-    if "*." in written or "alias" in problem:
-        return 'a text beginning with * needs quotes: "*.errors"'
-    if "mapping values are not allowed" in problem:
-        return "a text that holds ': ' needs quotes, and names of one level begin in the same column"
-    if "could not find expected ':'" in problem:
-        return "a ':' is missing, or a text needs quotes"
-    if "expected ',' or" in problem:
-        return "a bracket or brace is not closed, or a text with a comma, brace or bracket needs quotes"
-    if "expected <block end>" in problem:
-        return (
-            "names of one level begin in the same column; a text that begins with a quote needs quotes around all of it"
-        )
-    return None
+def _escaped(raw: str, quote: str) -> list[int]:
+    """Where each character of a quoted text, and its end, stands in the text as written."""
+    pattern = _SINGLE if quote == "'" else _DOUBLE
+    return [*(match.start() for match in pattern.finditer(raw)), len(raw)]

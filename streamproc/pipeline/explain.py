@@ -7,10 +7,13 @@ shown as `***`.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from textwrap import wrap
 from typing import Any
 
+from operators.connector import ERRORS_SCHEMA
 from operators.element import Schema
 from operators.operator import OperatorSpec
+from operators.stateless import ProjectSpec
 from operators.types import name_of
 from operators.window import WindowAggregateSpec
 from streamproc.pipeline.logical import LogicalGraph, LogicalSink, LogicalSource, LogicalStep
@@ -24,17 +27,20 @@ from streamproc.pipeline.spec import (
     KafkaSinkSpec,
     KafkaSourceSpec,
     PrintSinkSpec,
+    RestartSpec,
     StartTimestamp,
     duration_text,
 )
 
+_NO_BREAK = "\N{NO-BREAK SPACE}"
+_WIDTH = 96  # of what stands behind the labels
 _ERRORS = {"fail": "fail the job", "skip": "are skipped and counted", "dlq": "go to its errors stream"}
 
 
 def explain_json(graph: LogicalGraph) -> dict[str, Any]:
     """The plan as JSON values."""
     physical = plan_physical(graph)
-    checkpoint, restart = graph.job.checkpoint, graph.job.restart
+    checkpoint = graph.job.checkpoint
     plan = {
         "pipeline": graph.pipeline,
         "checkpoint": {
@@ -43,10 +49,10 @@ def explain_json(graph: LogicalGraph) -> dict[str, Any]:
             "keep": checkpoint.keep,
             "storage": checkpoint.storage,
         },
-        "restart": restart.strategy,
+        "restart": _restart(graph.job.restart),
         "max_parallelism": graph.job.max_parallelism,
         "sources": [_source(source) for source in graph.sources.values()],
-        "steps": [_step(step) for step in graph.steps.values()],
+        "steps": [_step(step, graph) for step in graph.steps.values()],
         "sinks": [_sink(sink) for sink in graph.sinks.values()],
         "chains": [
             {
@@ -64,7 +70,7 @@ def explain_json(graph: LogicalGraph) -> dict[str, Any]:
 
 
 def explain(graph: LogicalGraph) -> str:
-    """The plan as text."""
+    """The plan as text: first what runs where, then every part by itself."""
     plan = explain_json(graph)
     checkpoint = plan["checkpoint"]
     kept = f"the newest {checkpoint['keep']} are kept"
@@ -73,7 +79,9 @@ def explain(graph: LogicalGraph) -> str:
         ("checkpoints", f"every {checkpoint['every']} to {checkpoint['storage']}, {kept}"),
         ("restart", plan["restart"]),
         ("key groups", plan["max_parallelism"]),
+        ("subtasks", sum(chain["parallelism"] for chain in plan["chains"])),
     )
+    lines += ["", *_flow(plan["chains"])]
     for source in plan["sources"]:
         lines += ["", f"source {source['name']}: {source['reads']}"]
         lines += _rows(
@@ -88,9 +96,9 @@ def explain(graph: LogicalGraph) -> str:
         lines += ["", f"step {step['name']}"]
         lines += _rows(
             ("reads", ", ".join(step["reads"])),
-            ("before", step["before"]),
+            ("before", _operators_text(step["before"])),
             ("exchange", step["exchange"]),
-            ("does", step["operators"] or ["passes rows on"]),
+            ("does", _operators_text(step["operators"]) or "passes rows on"),
             ("late rows", step["late"]),
             ("state", step["state"] or "none"),
             ("columns", _columns_text(step["columns"])),
@@ -106,13 +114,23 @@ def explain(graph: LogicalGraph) -> str:
             ("delivery", sink["delivery"]),
             ("parallelism", sink["parallelism"]),
         )
-    lines += ["", "chains (what shares a subtask)"]
-    for chain in plan["chains"]:
-        lines.append(f"  {' → '.join(chain['nodes'])}  ×{chain['parallelism']}")
-        lines += [f"    {edge['stream']} ⇒ {edge['to']} ({edge['exchange']})" for edge in chain["sends"]]
     if plan["warnings"]:
         lines += ["", *plan["warnings"]]
     return "\n".join(lines) + "\n"
+
+
+def _flow(chains: Sequence[Mapping[str, Any]]) -> Iterable[str]:
+    """Chains, their subtasks, and where what leaves them goes, in columns."""
+    yield "what runs (→ inside a subtask, ⇒ between subtasks)"
+    names = [" → ".join(chain["nodes"]) for chain in chains]
+    width = max(map(len, names), default=0)
+    streams = max((len(edge["stream"]) for chain in chains for edge in chain["sends"]), default=0)
+    for name, chain in zip(names, chains, strict=True):
+        start = f"  {name:<{width}}  ×{chain['parallelism']:<3}"
+        for edge in chain["sends"] or [None]:
+            sends = "" if edge is None else f" {edge['stream']:<{streams}} ⇒ {edge['to']}, {edge['exchange']}"
+            yield f"{start}{sends}".rstrip()
+            start = " " * len(start)
 
 
 def _source(source: LogicalSource) -> dict[str, Any]:
@@ -147,40 +165,93 @@ def _watermark(source: LogicalSource) -> str | None:
     if time is None:
         return None
     minus = f" − {duration_text(time.out_of_order_ms)}" if time.out_of_order_ms else ""
-    idle = (
-        ""
-        if time.idle_after_ms is None
-        else f", a split silent for {duration_text(time.idle_after_ms)} does not hold it back"
-    )
-    return f"{time.column}; watermark: max({time.column}){minus} of each split, the least counts{idle}"
+    split = {"kafka": "partition", "file": "file"}.get(source.config.type, "split")
+    idle = ""
+    if time.idle_after_ms is not None:
+        idle = f"; a {split} silent for {duration_text(time.idle_after_ms)} does not count"
+    return f"{time.column}; the watermark is max({time.column}){minus} of each {split}, the least counts{idle}"
 
 
-def _step(step: LogicalStep) -> dict[str, Any]:
+def _restart(restart: RestartSpec) -> str:
+    match restart.strategy:
+        case "backoff":
+            first, longest = duration_text(restart.initial), duration_text(restart.max)
+            return f"after a failure, in {first} at first, then ever later, up to {longest}"
+        case "fixed":
+            return f"after a failure, {restart.attempts} times, {duration_text(restart.delay)} apart"
+        case "none":
+            return "never: a failure ends the job"
+
+
+def _step(step: LogicalStep, graph: LogicalGraph) -> dict[str, Any]:
     windows = [spec for spec in step.operators if isinstance(spec, WindowAggregateSpec)]
+    columns = list(_columns_read(step, graph))
+    before = [_operator(spec, columns) for spec in step.before]
     return {
         "name": step.name,
         "reads": [str(ref) for ref in step.inputs],
-        "before": [_operator(spec) for spec in step.before],
+        "before": before,
         "exchange": None if step.key is None else _hash(step.key),
-        "operators": [_operator(spec) for spec in step.operators],
+        "operators": [_operator(spec, columns) for spec in step.operators],
         "late": _late(windows[0], step.name) if windows else None,
-        "state": "partial aggregates per key and window, until the window is out of reach" if windows else None,
+        "state": _state(windows[0]) if windows else None,
         "columns": _columns(step.schema),
         "errors": step.errors,
         "parallelism": step.parallelism,
     }
 
 
-def _operator(spec: OperatorSpec) -> str:
-    if not isinstance(spec, WindowAggregateSpec):
-        return spec.describe()
-    window = spec.window
-    size, every = duration_text(window.size_ms), duration_text(window.slide_ms)
-    shape = f"tumble {size}" if window.tumbles else f"hop {size} every {every}"
-    offset = f", offset {duration_text(window.offset_ms)}" if window.offset_ms else ""
-    by = f" by {', '.join(spec.key)}" if spec.key else ""
-    results = (f"{output.text} as {name}" for name, output in zip(spec.plan.names, spec.plan.outputs, strict=True))
-    return f"window {shape}{offset}{by}: {', '.join(results)}"
+def _columns_read(step: LogicalStep, graph: LogicalGraph) -> Iterable[str]:
+    first = step.inputs[0]
+    if first.tag == "errors":
+        return ERRORS_SCHEMA
+    if first.tag == "late":
+        windows = [spec for spec in graph.steps[first.node].operators if isinstance(spec, WindowAggregateSpec)]
+        return windows[0].input_schema
+    return (graph.sources.get(first.node) or graph.steps[first.node]).schema
+
+
+def _operator(spec: OperatorSpec, columns: list[str]) -> dict[str, Any]:
+    """What an operator `does`, and the columns it `computes`. `columns`: what it reads, then what it gives."""
+    before = columns[:]
+    columns[:] = spec.schema
+    if isinstance(spec, WindowAggregateSpec):
+        window = spec.window
+        size, every = duration_text(window.size_ms), duration_text(window.slide_ms)
+        shape = f"tumble {size}" if window.tumbles else f"hop {size} every {every}"
+        offset = f", offset {duration_text(window.offset_ms)}" if window.offset_ms else ""
+        by = f" by {', '.join(spec.key)}" if spec.key else ""
+        results = {name: output.text for name, output in zip(spec.plan.names, spec.plan.outputs, strict=True)}
+        return {"does": f"window {shape}{offset}{by}", "computes": results}
+    if isinstance(spec, ProjectSpec):
+        new = {name: scalar.text for name, scalar in spec.columns.items() if scalar.text != name}
+        if not new:
+            return {"does": f"keep {', '.join(spec.columns)}", "computes": {}}
+        if columns[: len(before)] == before:
+            return {"does": "add", "computes": new}
+        return {"does": "select", "computes": {name: scalar.text for name, scalar in spec.columns.items()}}
+    return {"does": spec.describe(), "computes": {}}
+
+
+def _operators_text(operators: Sequence[Mapping[str, Any]]) -> list[str]:
+    lines: list[str] = []
+    for operator in operators:
+        computed = [name if text == name else f"{name} = {text}" for name, text in operator["computes"].items()]
+        if operator["does"] in ("add", "select"):
+            lines.append(f"{operator['does']} {', '.join(computed)}")
+        else:
+            lines += [operator["does"], *(f"  {line}" for line in computed)]
+    return lines
+
+
+def _state(spec: WindowAggregateSpec) -> str:
+    window, late = spec.window, spec.accept_for_ms
+    per = "key and window" if spec.key else "window"
+    if not window.tumbles:
+        piece = duration_text(window.slice_ms)
+        per = f"{per.replace('window', 'slice')} of {piece} ({window.size_ms // window.slice_ms} to a window)"
+    longer = f", kept {duration_text(late)} longer for late rows" if late else ""
+    return f"partial aggregates per {per}{longer}"
 
 
 def _late(spec: WindowAggregateSpec, name: str) -> str:
@@ -231,15 +302,19 @@ def _columns(schema: Schema) -> dict[str, str]:
 
 
 def _columns_text(columns: Mapping[str, str]) -> str:
-    return ", ".join(f"{name} {dtype}" for name, dtype in columns.items())
+    return ", ".join(f"{name}{_NO_BREAK}{dtype}" for name, dtype in columns.items())
 
 
 def _rows(*rows: tuple[str, str | int | Sequence[str] | None]) -> Iterable[str]:
-    """Labelled lines; what has nothing to say is left out, a list takes one line an item."""
+    """Labelled lines; what has nothing to say is left out, an item of a list begins a line, a long one goes on
+    in the next."""
     for label, value in rows:
         items = [str(value)] if isinstance(value, str | int) else list(value or ())
         for index, item in enumerate(item for item in items if item):
-            yield f"  {label if index == 0 else '':<14} {item}"
+            indent = " " * (len(item) - len(item.lstrip()) + 2)
+            wrapped = wrap(item, _WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+            for number, line in enumerate(wrapped):
+                yield f"  {label if index == number == 0 else '':<14} {line}".replace(_NO_BREAK, " ")
 
 
 def _redacted(value: Any, redact: Redaction) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import polars as pl
 
@@ -25,12 +25,12 @@ def predicate(text: str, schema: Schema, path: FieldPath, log: FaultLog) -> Scal
     return None
 
 
-def scalar(text: str, schema: Schema, path: FieldPath, log: FaultLog) -> Scalar | None:
-    """An expression over rows; None as for `predicate`."""
+def scalar(text: str, schema: Schema, path: FieldPath, log: FaultLog, *, beside: Collection[str] = ()) -> Scalar | None:
+    """An expression over rows; None as for `predicate`. `beside`: the columns computed in the same place."""
     try:
         return compile_scalar(text, schema)
     except ExpressionError as error:
-        record(error, path, log)
+        record(error, path, log, beside=beside)
     except TypeNotKnown:
         pass
     return None
@@ -49,12 +49,12 @@ def aggregates(
         plan = compile_aggregates(texts, schema, key=key)
     except AggregateErrors as errors:
         for name, error in errors.errors.items():
-            record(error, (*path, name), log)
+            record(error, (*path, name), log, beside=texts)
         return None, errors.schema
     return plan, plan.schema
 
 
-def record(error: ExpressionError, path: FieldPath, log: FaultLog) -> None:
+def record(error: ExpressionError, path: FieldPath, log: FaultLog, *, beside: Collection[str] = ()) -> None:
     """An expression's faults, each at its place inside the expression. One with references is not quoted:
     what is said about it could hold parts of what they gave."""
     if log.document.from_reference(path):
@@ -63,4 +63,7 @@ def record(error: ExpressionError, path: FieldPath, log: FaultLog) -> None:
         return
     for fault in error.all:
         hint = None if fault.suggestion is None else f"did you mean {fault.suggestion!r}?"
-        log.error(path, fault.message.removesuffix(f"; {hint}"), hint, offset=fault.offset)
+        message = fault.message.removesuffix(f"; {hint}")
+        if fault.column in beside and fault.column != path[-1]:
+            hint = f"columns computed side by side do not see each other: use '{fault.column}' in a further step"
+        log.error(path, message, hint, offset=fault.offset)

@@ -33,11 +33,17 @@ def json_schema() -> dict[str, Any]:
 
 
 def _tidy(node: Any) -> None:
-    """Durations' defaults as a file would say them, not in milliseconds; no titles made of field names."""
+    """Durations' defaults as a file would say them, not in milliseconds; no titles made of field names; no
+    field may be there with nothing in it."""
     if isinstance(node, list):
         for item in node:
             _tidy(item)
     elif isinstance(node, dict):
+        alternatives = [inner for inner in node.get("anyOf", ()) if inner != {"type": "null"}]
+        if node.get("default", ...) is None:
+            del node["default"]
+            del node["anyOf"]
+            node |= alternatives[0] if len(alternatives) == 1 else {"anyOf": alternatives}
         if isinstance(node.get("title"), str):
             del node["title"]
         if _is_duration(node) and isinstance(node.get("default"), int):

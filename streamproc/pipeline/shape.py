@@ -31,7 +31,7 @@ from streamproc.pipeline.spec import (
     PrintSinkSpec,
     StepSpec,
 )
-from streamproc.pipeline.suggest import did_you_mean, listed, shown
+from streamproc.pipeline.suggest import did_you_mean, listed, near, shown
 from streamproc.pipeline.wording import Unreadable, report
 
 Source = KafkaSourceSpec | FileSourceSpec | DatagenSourceSpec
@@ -58,6 +58,8 @@ _STAND_INS: Final[Mapping[str | int, Any]] = {  # nothing is said about them: th
     "topic": "-",
 }
 _CONNECTIONS: Final[Mapping[str, type[BaseModel]]] = {"kafka": KafkaConnectionSpec}
+_MODELS: Final[tuple[type[BaseModel], ...]] = (*_SOURCES.values(), StepSpec, *_SINKS.values())
+_FIELDS: Final = frozenset(field.alias or name for model in _MODELS for name, field in model.model_fields.items())
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,9 +106,11 @@ def read_shape(log: FaultLog) -> Shape | None:
         return None
     top = later.take_tests(value, log)
     known = list(PipelineSpec.model_fields)
-    for name in top:
-        if name not in known:
-            log.error((name,), f"unknown field '{name}'", did_you_mean(name, known), at_key=True)
+    for name in [name for name in top if name not in known]:
+        log.error((name,), f"unknown field '{name}'", did_you_mean(name, known), at_key=True)
+        if (meant := near(name, known)) is not None and meant not in top:
+            log.document.read_as((name,), (meant,))
+            top[meant] = top.pop(name)
     head = _read(PipelineHead, {name: top[name] for name in PipelineHead.model_fields if name in top}, (), log)
     job = _read(JobSpec, top.get("job", {}), ("job",), log)
     shape = Shape(head.spec.pipeline if isinstance(head.spec, PipelineHead) else "", job)
@@ -135,6 +139,8 @@ def _entries(top: dict[str, Any], section: str, log: FaultLog, *, required: bool
     if not isinstance(value, dict):
         log.error((section,), f"must be a mapping of names, not {shown(value)}", at_key=True)
         return []
+    if None in value.values():  # a name whose fields stand beside it, not under it
+        value = {name: entry for name, entry in value.items() if isinstance(entry, dict) or name not in _FIELDS}
     for name in value:
         if not re.fullmatch(NAME, name):
             message = (
@@ -150,12 +156,14 @@ def _check_names_differ(shape: Shape, log: FaultLog) -> None:
     """Steps, sources and sinks share the names in plans, metrics and checkpoints."""
     seen: dict[str, str] = {}
     for section, names in (("sources", shape.sources), ("steps", shape.steps), ("sinks", shape.sinks)):
-        for name in names:
+        for name in list(names):
             if name in seen:
                 message = (
                     f"the name '{name}' is taken by {_one(seen[name])}: sources, steps and sinks share their names"
                 )
                 log.error((section, name), message, at_key=True)
+                if section == "sinks":
+                    shape.sinks[f"sink {name}"] = shape.sinks.pop(name)  # so that readers can be told apart
             else:
                 seen[name] = section
 
@@ -194,8 +202,10 @@ def _read_typed(
 
 
 def _refuse_mapping(value: Any, path: FieldPath, log: FaultLog) -> None:
-    message = "nothing is written under it" if value is None else f"must be a mapping, not {shown(value)}"
-    log.error(path, message, at_key=value is None)
+    if value is None:
+        log.error(path, "nothing is written under it", "its fields begin further right than its name", at_key=True)
+    else:
+        log.error(path, f"must be a mapping, not {shown(value)}")
 
 
 def _refuse_type(kind: str, path: FieldPath, models: Mapping[str, type[BaseModel]], what: str, log: FaultLog) -> None:

@@ -140,7 +140,7 @@ def _plan_aggregate(
     path = (*part.path, "aggregate")
     key = named_columns(part.written.get("key") or [])
     _check_key(key or (), schema, (*part.path, "key"), log)
-    if not isinstance(written, dict):
+    if not isinstance(written, dict) or not written:
         return AnyColumns()
     if key is None:
         expressions.aggregates(texts, schema, tuple(schema), path, log)
@@ -208,6 +208,8 @@ def _plan_select(
     part: Part[StepSpec], spec: StepSpec, schema: Schema, errors: ErrorPolicy, planned: PlannedStep, log: FaultLog
 ) -> Schema:
     written, path = part.written["select"], (*part.path, "select")
+    if not written:
+        return AnyColumns()
     if isinstance(written, dict):
         texts = spec.select if isinstance(spec.select, Mapping) else None
         return _plan_expressions(part, "select", texts, {}, errors, planned, log, over=schema)
@@ -221,7 +223,8 @@ def _plan_select(
             if not name.isidentifier():
                 hint = "a list keeps columns by name; for expressions write a mapping {name: expression}"
             log.error((*path, *at), f"unknown column '{name}'", hint)
-            kept |= {meant: UNKNOWN for meant in (name, near(name, schema)) if meant is not None}
+            guesses = (name if name.isidentifier() else None, near(name, schema))
+            kept |= {guess: UNKNOWN for guess in guesses if guess is not None}
         elif any(name == before for _, before in columns[:index]):
             log.error((*path, *at), f"'{name}' is named twice")
         else:
@@ -254,7 +257,7 @@ def _plan_expressions(
     result = AnyColumns(kept) if isinstance(kept, AnyColumns) else dict(kept)
     for name in written:
         check_column_name(name, (*path, name), log)
-        compiled = expressions.scalar(texts[name], over, (*path, name), log) if name in texts else None
+        compiled = expressions.scalar(texts[name], over, (*path, name), log, beside=written) if name in texts else None
         result[name] = UNKNOWN if compiled is None else compiled.dtype
         if compiled is not None:
             columns[name] = compiled

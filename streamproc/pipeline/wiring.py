@@ -130,7 +130,7 @@ def _resolve(
     if not dot:
         return StreamRef(node)
     if tag not in _TAGS:
-        outputs = [f"{node}.{known}" for known in _TAGS if known != "late" or node in shape.steps]
+        outputs = _side_outputs(node, shape)
         log.error(path, f"'{node}' has no output '{tag}'", did_you_mean(text, outputs))
         return None
     ref = StreamRef(node, "errors" if tag == "errors" else "late")
@@ -138,6 +138,17 @@ def _resolve(
     if not check(node, path, shape, log):
         wiring.refused.add(ref)
     return ref
+
+
+def _side_outputs(node: str, shape: Shape) -> list[str]:
+    """What could be read of a node beside its main output: what it has, or could have."""
+    late = node in shape.steps and keeps_late_rows(shape.steps[node]) is not False
+    part = shape.steps[node] if node in shape.steps else shape.sources[node]
+    errors = error_policy(part, shape.job) in ("dlq", None)
+    has = {"late": late, "errors": errors}
+    if not any(has.values()):
+        has = {"late": node in shape.steps, "errors": True}
+    return [f"{node}.{tag}" for tag in _TAGS if has[tag]]
 
 
 def _check_errors_output(node: str, path: FieldPath, shape: Shape, log: FaultLog) -> bool:

@@ -13,6 +13,7 @@ from typing import Any, Final, Literal, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
+from streamproc.pipeline.columns import is_cut_off
 from streamproc.pipeline.document import FieldPath
 from streamproc.pipeline.faults import FaultLog
 from streamproc.pipeline.spec import NAME, PIPELINE_NAME
@@ -210,6 +211,8 @@ def _value_hint(path: FieldPath, value: Any, choices: list[Any], expected: list[
             return "write it without quotes"
         if "true or false" in expected and value.lower() in ("yes", "on", "no", "off", "true", "false"):
             return f"write {str(value.lower() in ('yes', 'on', 'true')).lower()}"
+        if value == "*" and path[-1] == "select":
+            return "to keep all columns leave `select` out"
         if expected == ["a list"]:
             return f'a list of one is written ["{log.document.as_written.get(path, value)}"]'
     if path[-1] == "timestamp":
@@ -221,7 +224,7 @@ def _value_hint(path: FieldPath, value: Any, choices: list[Any], expected: list[
 
 def _empty_hint(path: FieldPath) -> str | None:
     name = str(path[-1])
-    if name.count(")") > name.count("("):
+    if is_cut_off(name):
         return 'inside { } an expression with a comma needs quotes: {name: "f(a, b)"}'
     return None
 

@@ -18,7 +18,7 @@ from state.store import CheckpointStore
 from streamproc.checkpoint.coordinator import SubtaskId
 from streamproc.checkpoint.driver import CheckpointDriver, Ending
 from streamproc.checkpoint.manifest import committed_name
-from streamproc.checkpoint.recovery import Claim, claim
+from streamproc.checkpoint.recovery import Claim, Superseded, claim, newer_attempt, superseded_text
 from streamproc.dataflow.deployment import Deployment
 from streamproc.dataflow.subtask import Subtask
 from streamproc.observability.status import JobObserver
@@ -95,6 +95,10 @@ async def run_pipeline(graph: LogicalGraph, options: RunOptions, observer: JobOb
         if isinstance(decision, GiveUp):
             status.state, status.message = "failed", str(failure)
             return JobResult("failed", None if status.checkpoint is None else CheckpointId(status.checkpoint), failure)
+        if options.stop.is_set():
+            log.warning("stopped without a last checkpoint", reason=str(failure))
+            status.state = "stopped"
+            return JobResult("stopped", None if status.checkpoint is None else CheckpointId(status.checkpoint), failure)
         log.warning(
             "job failed, starting again", reason=str(failure), delay_s=decision.delay_s, restart=decision.restart
         )
@@ -144,6 +148,9 @@ async def _attempt(
             claimed.next_checkpoint,
             observer,
         )
+        if await asyncio.to_thread(newer_attempt, store, claimed.attempt) is not None:
+            # To fence now what the newer one has begun would end both.
+            raise Superseded(superseded_text(graph.logical.pipeline, claimed.attempt))
         if not await _open(deployment, options.stop):
             return JobResult("stopped", restored.checkpoint if restored else None)
         if restored is not None and restored.kind == "finished":
@@ -193,7 +200,7 @@ async def _drive(
         if driving in done:
             ending: Ending = driving.result()
             return JobResult(ending.status, ending.checkpoint)
-        log.warning("stopped without a last checkpoint: it did not complete in time", seconds=_STOP_DEADLINE_S)
+        log.warning("stopped without a last checkpoint", reason=f"it did not complete in {_STOP_DEADLINE_S:.0f} s")
         return JobResult("stopped", claimed.restored.checkpoint if claimed.restored else None)
     finally:
         for task in everything:

@@ -13,7 +13,7 @@ PIPELINE = """
 version: 1
 pipeline: orders
 job:
-  checkpoint: {{every: 50ms, keep: {keep}, tolerate_failures: 3, storage: "file:{store}"}}
+  checkpoint: {{every: 50ms, timeout: {timeout}, keep: {keep}, tolerate_failures: 3, storage: "file:{store}"}}
   restart: {restart}
   parallelism: {parallelism}
 sources:
@@ -49,11 +49,12 @@ class FileOrders:
         keep: int = 1000,
         restart: str = "{strategy: none}",
         store: Path | None = None,
+        timeout: str = "10m",
     ) -> None:
         self.folder = folder
         self.file = folder / "pipeline.yaml"
         self._store = store or folder / "checkpoints"
-        settings = {"folder": folder, "parallelism": parallelism, "keep": keep, "restart": restart}
+        settings = {"folder": folder, "parallelism": parallelism, "keep": keep, "restart": restart, "timeout": timeout}
         self.file.write_text(PIPELINE.format(**settings, store=self._store))
         self.count = 0
         (folder / "in").mkdir(exist_ok=True)

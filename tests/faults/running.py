@@ -52,6 +52,11 @@ class Run:
             before = self.status.checkpoint
             await self.until(lambda before=before: self.status.checkpoint != before)  # type: ignore[misc]
 
+    @property
+    def going_on(self) -> bool:
+        """Whether it has not ended."""
+        return not self._task.done()
+
     async def result(self, timeout_s: float = 30.0) -> JobResult:
         """How it ends by itself."""
         done, _ = await asyncio.wait([self._task], timeout=timeout_s)

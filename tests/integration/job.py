@@ -47,9 +47,10 @@ class Job:
             )
 
     def kill(self) -> None:
-        """kill -9."""
+        """kill -9; harmless when it has ended."""
         self._process.kill()
-        self._process.communicate()
+        if self._process.stdout is not None and not self._process.stdout.closed:
+            self._process.communicate()
 
     def stop(self, timeout_s: float = 40) -> int:
         """SIGTERM; the exit code."""

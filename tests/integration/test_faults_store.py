@@ -8,6 +8,7 @@ import re
 import resource
 import socket
 import subprocess
+import threading
 import urllib.request
 from collections import Counter
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from state.failure import StoreRefused
+from streamproc.checkpoint.driver import TooManyFailedCheckpoints
 from streamproc.checkpoint.recovery import survey
 from tests.faults.file_orders import FileOrders
 from tests.faults.folder import fail_stores
@@ -78,22 +80,27 @@ async def test_a_store_that_refuses_is_fatal_at_once(
     assert run.status.restarts == 0
 
 
-@pytest.fixture(params=["injected", "tmpfs"])
-def full(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Full]:
-    if request.param == "injected":
-        yield Injected(tmp_path, monkeypatch)
-        return
+@pytest.fixture
+def full_disk(tmp_path: Path) -> Iterator[Tmpfs]:
+    """A small file system; skipped where none can be mounted."""
     mount = tmp_path / "small"
     mount.mkdir()
-    made = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=4m", "none", str(mount)], capture_output=True, check=False
-    )
-    if made.returncode != 0:
+    command = ["mount", "-t", "tmpfs", "-o", "size=4m", "none", str(mount)]
+    if subprocess.run(command, capture_output=True, check=False).returncode != 0:
         pytest.skip("a small file system cannot be mounted here")
     try:
         yield Tmpfs(mount)
     finally:
         subprocess.run(["umount", "-l", str(mount)], check=True)
+
+
+@pytest.fixture(params=["injected", "tmpfs"])
+def full(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Full:
+    """A checkpoint store that can be full."""
+    if request.param == "injected":
+        return Injected(tmp_path, monkeypatch)
+    found: Tmpfs = request.getfixturevalue("full_disk")
+    return found
 
 
 class Full:
@@ -125,6 +132,7 @@ class Injected(Full):
 
 class Tmpfs(Full):
     def __init__(self, mount: Path) -> None:
+        self.folder = mount
         self.store = mount / "checkpoints"
         self._filler = mount / "filler"
 
@@ -163,6 +171,101 @@ async def test_a_full_store(tmp_path: Path, full: Full) -> None:
         assert set(orders.copies().values()) == {1}
         await run.stop()
     assert not orphans(orders)
+
+
+async def test_asked_to_stop_while_the_store_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Injected(tmp_path, monkeypatch)
+    orders = FileOrders(tmp_path, keep=3, restart=RESTART)
+    async with running(orders.file) as run:
+        orders.append(100)
+        await run.until(lambda: len(orders.copies()) == 100)
+        store.fill()
+        orders.append(100)
+        assert (await run.stop()).status == "stopped"
+        assert "No space left" in run.told("stopped without a last checkpoint")[0]["reason"]
+    store.make_room()
+    async with running(orders.file) as run:
+        await run.until(lambda: len(orders.copies()) == 200)
+        await run.stop()
+    assert orders.copies() == Counter(range(200))
+
+
+@pytest.mark.parametrize("call", ["put files/", "create chk-"])
+async def test_a_store_that_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
+    """Checkpoints time out, saying for what they waited; the job goes on, and completes one when the store does."""
+    hanging, released = [False], threading.Event()
+
+    def hang(verb: str, name: str, done: bool) -> None:
+        if hanging[0] and not done and f"{verb} {name}".startswith(call):
+            released.wait(30)
+
+    fail_stores(monkeypatch, hang)
+    orders = FileOrders(tmp_path, keep=3, timeout="300ms")
+    try:
+        async with running(orders.file) as run:
+            orders.append(100)
+            await run.until(lambda: len(orders.copies()) == 100)
+            hanging[0] = True
+            orders.append(100)
+            await run.until(lambda: len(run.told("checkpoint aborted")) == 2)
+            reason = run.told("checkpoint aborted")[-1]["reason"]
+            assert "timed out; " + ("not acknowledged by: counts[0]" if "put" in call else "the store has") in reason
+            await run.until(lambda: run.status.records_in == 200)
+            hanging[0] = False
+            released.set()
+            await run.until(lambda: len(orders.copies()) == 200)
+            await orders.finish(run)
+            await run.stop()
+    finally:
+        released.set()
+    assert set(orders.copies().values()) == {1}
+
+
+@pytest.mark.parametrize("what", ["copies", "state"])
+async def test_a_full_disk_under_results_or_local_state(tmp_path: Path, full_disk: Tmpfs, what: str) -> None:
+    """The job starts again until there is room, and says which place is full."""
+    orders = FileOrders(tmp_path, keep=3, restart=RESTART)
+    (full_disk.folder / what).mkdir()
+    (tmp_path / what).symlink_to(full_disk.folder / what)
+    async with running(orders.file) as run:
+        orders.append(100)
+        await run.until(lambda: len(orders.copies()) == 100)
+        await run.checkpoints(1)
+        full_disk.fill()
+        orders.append(1_000)
+        await run.until(lambda: run.status.restarts >= 2)
+        for entry in run.told("job failed, starting again"):
+            assert "No space left on device" in entry["reason"]
+            assert str(tmp_path / what) in entry["reason"] or "sink copies" in entry["reason"]
+        assert not run.told("unexpected failure")
+        full_disk.make_room()
+        await run.until(lambda: len(orders.copies()) == 1_100)
+        await orders.finish(run)
+        await run.stop()
+    assert set(orders.copies().values()) == {1}
+
+
+@pytest.mark.parametrize("strategy", ["{strategy: fixed, attempts: 2, delay: 20ms}", "{strategy: none}"])
+async def test_restarts_are_capped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, strategy: str) -> None:
+    fail_stores(monkeypatch, lambda verb, name, done: ConnectionError("gone") if verb == "put" else None)
+    orders = FileOrders(tmp_path, restart=strategy)
+    orders.append(10)
+    async with running(orders.file) as run:
+        result = await run.result()
+        assert isinstance(result.failure, TooManyFailedCheckpoints), result
+        assert "4 checkpoints in a row have failed" in str(result.failure)
+        assert "gone" in str(result.failure)
+        assert run.status.restarts == (2 if "fixed" in strategy else 0)
+        assert run.status.state == "failed"
+
+
+async def test_asked_to_stop_between_two_attempts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fail_stores(monkeypatch, lambda verb, name, done: ConnectionError("gone") if verb == "create" else None)
+    orders = FileOrders(tmp_path, restart="{strategy: fixed, attempts: 9, delay: 1m}")
+    async with running(orders.file) as run:
+        await run.until(lambda: run.status.state == "restarting")
+        assert "gone" in run.status.message
+        assert (await run.stop()).status == "stopped"
 
 
 def test_files_that_may_not_grow(tmp_path: Path) -> None:

@@ -58,10 +58,18 @@ def is_aggregate(node: exp.Expression) -> bool:
     return isinstance(call, exp.Anonymous) and str(call.this).lower() in AGGREGATES
 
 
+def is_unknown_call(node: exp.Expression) -> bool:
+    """Whether it calls something that nobody knows: it may be meant as a function or as an aggregate."""
+    if not isinstance(node, exp.Anonymous) or is_aggregate(node):
+        return False
+    return str(node.this).lower() not in (*FUNCTIONS, *CONDITIONAL_FUNCTIONS, *REFUSED)
+
+
 def _cast(translator: Translator, node: exp.Expression) -> Value:
+    dtype = target_type(node.args["to"])
     value = translator.visit(node.this)
     guarded = Value(translator.guard(value.expr), value.dtype, value.constant)
-    return cast(guarded, target_type(node.args["to"]), strict=not isinstance(node, exp.TryCast))
+    return cast(guarded, dtype, strict=not isinstance(node, exp.TryCast))
 
 
 def _interval(translator: Translator, node: exp.Expression) -> Value:

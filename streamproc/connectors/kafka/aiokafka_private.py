@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import ssl
-from collections.abc import Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -17,7 +18,7 @@ import aiokafka.errors as kafka_errors
 from aiokafka import AIOKafkaProducer
 from aiokafka.abc import AbstractTokenProvider
 from aiokafka.client import AIOKafkaClient, ConnectionGroup, CoordinationType
-from aiokafka.conn import create_conn
+from aiokafka.conn import AIOKafkaConnection, CloseReason, create_conn
 from aiokafka.producer.transaction_manager import TransactionManager
 from aiokafka.protocol.admin import DescribeConfigsRequest
 from aiokafka.protocol.metadata import MetadataRequest
@@ -60,6 +61,28 @@ _new_client: Any = AIOKafkaClient
 _new_producer: Any = AIOKafkaProducer
 _new_transaction_manager: Any = TransactionManager
 _create_conn: Any = create_conn
+
+
+def _broken_when_lost(write: Callable[..., Any]) -> Callable[..., Any]:
+    """A write to a connection that has just been lost raises RuntimeError under uvloop. aiokafka expects an
+    OSError: its task that keeps metadata would die of the other, and all that waits for metadata with it."""
+
+    @functools.wraps(write)
+    def guarded(connection: Any, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return write(connection, *args, **kwargs)
+        except kafka_errors.KafkaError:  # a RuntimeError too
+            raise
+        except RuntimeError as error:
+            connection.close(reason=CloseReason.CONNECTION_BROKEN)
+            raise kafka_errors.KafkaConnectionError(f"connection lost: {error}") from error
+
+    return guarded
+
+
+_connection: Any = AIOKafkaConnection
+_connection.send = _broken_when_lost(_connection.send)
+_connection._send_sasl_token = _broken_when_lost(_connection._send_sasl_token)
 
 
 class Unreachable(Exception):

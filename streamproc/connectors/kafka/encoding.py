@@ -33,7 +33,7 @@ from streamproc.formats.protocol import EncodeError, FormatError
 from streamproc.pipeline.spec import CsvFormat, JsonFormat, KafkaSinkSpec
 
 DEFAULT_BATCH_BYTES_MAX: Final = 1_048_588  # Kafka's default max.message.bytes
-_BATCH_BYTES: Final = 1_000_000  # uncompressed: larger ones compress little better
+_BATCH_BYTES: Final = 2_000_000  # uncompressed, to begin with: each batch costs a request to its partition
 _RUN_ROWS: Final = 1_024  # rows in a row that go to one partition when there is no key
 
 _Partitions = Sequence[int]
@@ -63,7 +63,7 @@ class RowEncoder:
             raise FormatError(f"records of a Kafka topic cannot be {config.format.type}: use json or csv")
         self._key = config.key
         self._transactional = transactional
-        self._limit = max(1, min(_BATCH_BYTES, batch_bytes_max - HEADER_SIZE))
+        self._limit = batch_bytes_max - HEADER_SIZE
         self._turn = first_turn
 
     def encode(self, frame: pl.DataFrame, partitions: _Partitions) -> Batches:
@@ -75,12 +75,21 @@ class RowEncoder:
         for partition, rows in self._spread(frame.height, keys, partitions):
             some_values = values if rows is None else values.gather(rows)
             some_keys = keys if keys is None or rows is None else keys.gather(rows)
-            for start, size in _cut(estimate_sizes(some_values, some_keys), self._limit):
+            for start, size in _cut(estimate_sizes(some_values, some_keys), _BATCH_BYTES):
                 part = None if some_keys is None else some_keys.slice(start, size)
-                payload, codec = compress(frame_records(some_values.slice(start, size), part))
-                batch = OutgoingBatch(payload, size, codec, stamp, transactional=self._transactional)
-                batches.append((partition, batch))
+                batches += [(partition, batch) for batch in self._framed(some_values.slice(start, size), part, stamp)]
         return batches
+
+    def _framed(self, values: pl.Series, keys: pl.Series | None, stamp: int) -> Iterator[OutgoingBatch]:
+        """One batch, or more where it is too large for the topic once it is compressed."""
+        payload, codec = compress(frame_records(values, keys))
+        if len(payload) <= self._limit or len(values) == 1:
+            yield OutgoingBatch(payload, len(values), codec, stamp, transactional=self._transactional)
+            return
+        half = len(values) // 2
+        for start, size in ((0, half), (half, len(values) - half)):
+            part = None if keys is None else keys.slice(start, size)
+            yield from self._framed(values.slice(start, size), part, stamp)
 
     def _values(self, frame: pl.DataFrame) -> pl.Series:
         if self._csv is None:

@@ -17,9 +17,10 @@ import struct
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Final, Protocol, cast
+from typing import Any, Final, Protocol, cast
 
 import cramjam
+import lz4.frame
 import numpy as np
 import numpy.typing as npt
 import polars as pl
@@ -39,7 +40,8 @@ _MAGIC_AT: Final = 16
 _TRANSACTIONAL: Final = 0x10
 _CONTROL: Final = 0x20
 _LZ4: Final = 3
-_LZ4_PIECE: Final = 65_536
+_lz4: Any = lz4.frame
+_LZ4_LEVEL: Final = -2  # below 0: faster
 _RECORD_OVERHEAD_MAX: Final = 21  # varints and attributes of one record, beside key and value
 
 HEADER_SIZE: Final = _HEADER.size
@@ -215,12 +217,16 @@ class OutgoingBatch:
 def compress(records: bytearray) -> tuple[bytes, int]:
     """The records' bytes as sent, and their codec: lz4 at its fast level, or none where it does not help.
 
-    Measured on JSON: lz4 0.12 µs per record for a third of the size, zstd level 1 0.21 for a fifth.
+    Measured on JSON: lz4 0.2 µs per record of 265 bytes for 2.3 times less, zstd level 1 twice that. Kafka's
+    own reader wants independent blocks and no content size.
     """
-    frame = cramjam.lz4.Compressor(level=0, content_checksum=False, block_linked=False)
-    for at in range(0, len(records), _LZ4_PIECE):
-        frame.compress(bytes(records[at : at + _LZ4_PIECE]))
-    packed = bytes(frame.finish())
+    packed: bytes = _lz4.compress(
+        records,
+        compression_level=_LZ4_LEVEL,
+        block_size=_lz4.BLOCKSIZE_MAX256KB,
+        block_linked=False,
+        store_size=False,
+    )
     return (packed, _LZ4) if len(packed) < len(records) else (bytes(records), CODEC_NONE)
 
 

@@ -29,12 +29,15 @@ def test_an_idle_channel_holds_nobody_back_and_never_pulls_back() -> None:
     assert valve.current == at(100)
 
 
-def test_all_idle_is_idle_at_the_watermark_reached() -> None:
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_all_idle_is_idle_at_the_furthest_in_whatever_order_they_fell_silent(order: tuple[int, int]) -> None:
     valve = WatermarkValve(2)
-    valve.advance(0, at(100))
-    valve.advance(1, at(70))
-    valve.advance(0, at(100, idle=True))
-    assert valve.advance(1, at(70, idle=True)) == at(70, idle=True)
+    times = (100, 70)
+    for channel in (0, 1):
+        valve.advance(channel, at(times[channel]))
+    for channel in order:
+        valve.advance(channel, at(times[channel], idle=True))
+    assert valve.current == at(100, idle=True)
 
 
 def test_others_leaves_the_asking_channel_out() -> None:

@@ -41,6 +41,13 @@ def test_a_silent_split_stops_holding_back_after_idle_after() -> None:
     assert source.watermark(9.5) == Watermark(EventTimeMs(1000), idle=True)
 
 
+def test_splits_that_fall_silent_together_hold_each_other_back_no_more() -> None:
+    source = clock(A, B, idle_after=5_000)
+    source.stamp(A, frame(1000), 0.1)
+    assert source.watermark(4.9) == Watermark(WATERMARK_MIN)
+    assert source.watermark(5.2) == Watermark(EventTimeMs(1000), idle=True), "nobody looked while only B was silent"
+
+
 def test_a_finished_split_holds_nobody_back() -> None:
     source = clock(A, B)
     source.stamp(A, frame(1000), 0.0)

@@ -34,7 +34,7 @@ def refused(text: str) -> ExpressionError:
         ("cast(id as int46)", "unknown type 'int46'; did you mean 'int64'?"),
         ("date_trunc('minut', ts)", "unknown unit of time 'minut'; did you mean 'minute'?"),
         ('country = "FR"', "unknown column 'FR'; text is written in single quotes: 'FR'"),
-        ("sum(amount) + 1", "aggregate sum(…) is not allowed here"),
+        ("sum(amount) + 1", "aggregate sum(…) is not allowed here; aggregates stand under `aggregate`"),
         (
             "country > 5",
             "cannot compare country > 5: string and int64 do not go together; "

@@ -49,13 +49,24 @@ def test_the_plan_as_text() -> None:
     assert explain(graph_of(SHOP)) == snapshot("""\
 pipeline shop
   checkpoints    every 500ms to file:.streamproc/checkpoints, the newest 3 are kept
-  restart        backoff
+  restart        after a failure, in 1s at first, then ever later, up to 1m
   key groups     128
+  subtasks       9
+
+what runs (→ inside a subtask, ⇒ between subtasks)
+  orders → big   ×2   orders.errors ⇒ dead, forward
+                      big           ⇒ revenue, hash by country
+                      big           ⇒ total, all rows to one subtask
+  revenue → out  ×2   revenue.late  ⇒ late, forward
+  total → all    ×1
+  late           ×2
+  dead           ×2
 
 source orders: Kafka topic orders from earliest, to what is there at the start
   format         json
   columns        id int64, country string, amount float64, at timestamp
-  event time     at; watermark: max(at) − 10s of each split, the least counts, a split silent for 1m does not hold it back
+  event time     at; the watermark is max(at) − 10s of each partition, the least counts; a partition silent for
+                   1m does not count
   ends           yes, it is bounded
   bad records    go to its errors stream
   parallelism    2
@@ -71,21 +82,24 @@ step big
 step revenue
   reads          big
   exchange       hash by country
-  does           window hop 10m every 1m by country: count(*) as orders, sum(amount) as eur
+  does           window hop 10m every 1m by country
+                   orders = count(*)
+                   eur = sum(amount)
                  having eur > 0
   late rows      accepted for 5m, then sent to revenue.late, counted
-  state          partial aggregates per key and window, until the window is out of reach
+  state          partial aggregates per key and slice of 1m (10 to a window), kept 5m longer for late rows
   columns        country string, window_start timestamp, window_end timestamp, orders int64, eur float64
   bad records    fail the job
   parallelism    2
 
 step total
   reads          big
-  before         select amount
+  before         keep amount
   exchange       all rows to one subtask
-  does           window tumble 1d: sum(amount) as eur
+  does           window tumble 1d
+                   eur = sum(amount)
   late rows      dropped, counted
-  state          partial aggregates per key and window, until the window is out of reach
+  state          partial aggregates per window
   columns        window_start timestamp, window_end timestamp, eur float64
   bad records    fail the job
   parallelism    1
@@ -114,17 +128,72 @@ sink dead: Kafka topic dead
   format         the original records, unchanged
   delivery       exactly once
   parallelism    2
+""")
 
-chains (what shares a subtask)
-  orders → big  ×2
-    orders.errors ⇒ dead (forward)
-    big ⇒ revenue (hash by country)
-    big ⇒ total (all rows to one subtask)
-  revenue → out  ×2
-    revenue.late ⇒ late (forward)
-  total → all  ×1
-  late  ×2
-  dead  ×2
+
+def test_a_hop_over_a_union() -> None:
+    text = (
+        HEAD
+        + """\
+job: {parallelism: 4, restart: {strategy: fixed}}
+sources:
+  eu: {type: kafka, brokers: ["k:1"], topic: eu, schema: {id: int64, country: string, amount: "decimal(10,2)", at: timestamp_ms}, event_time: {column: at}}
+  us: {type: kafka, brokers: ["k:1"], topic: us, schema: {id: int64, country: string, amount: "decimal(10,2)", at: timestamp_ms}, event_time: {column: at}, parallelism: 2}
+steps:
+  all: {input: [eu, us], where: amount > 0, add: {big: amount > 100}}
+  sums:
+    input: all
+    where: country is not null
+    key: [country, big]
+    window: {hop: {size: 10m, every: 4m}}
+    aggregate: {n: count(*), p90: "quantile_cont(amount, 0.9)"}
+    late: {accept_for: 5m}
+    having: n > 5
+    select: {country: country, p90: p90, "end": window_end}
+sinks:
+  out: {type: blackhole, input: sums}
+"""
+    )
+    plan = explain(graph_of(text))
+    overview, step = plan.partition("\n\nsource ")[0], plan[plan.index("step all") : plan.index("\nsink out")]
+    assert overview == snapshot("""\
+pipeline shop
+  checkpoints    every 10s to file:.streamproc/checkpoints, the newest 3 are kept
+  restart        after a failure, 3 times, 5s apart
+  key groups     128
+  subtasks       14
+
+what runs (→ inside a subtask, ⇒ between subtasks)
+  eu          ×4   eu  ⇒ all, forward
+  us          ×2   us  ⇒ all, rebalance
+  all         ×4   all ⇒ sums, hash by country, big
+  sums → out  ×4\
+""")
+    assert step == snapshot("""\
+step all
+  reads          eu, us
+  does           where amount > 0
+                 add big = amount > 100
+  state          none
+  columns        id int64, country string, amount decimal(10,2), at timestamp, big boolean
+  bad records    fail the job
+  parallelism    4
+
+step sums
+  reads          all
+  before         where country is not null
+                 keep country, amount, big
+  exchange       hash by country, big
+  does           window hop 10m every 4m by country, big
+                   n = count(*)
+                   p90 = quantile_cont(amount, 0.9)
+                 having n > 5
+                 select country, p90, end = window_end
+  late rows      accepted for 5m, then dropped, counted
+  state          partial aggregates per key and slice of 2m (5 to a window), kept 5m longer for late rows
+  columns        country string, p90 float64, end timestamp
+  bad records    fail the job
+  parallelism    4
 """)
 
 

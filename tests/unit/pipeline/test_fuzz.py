@@ -169,6 +169,7 @@ def test_a_mutilated_file_gives_faults_or_a_graph(text: str) -> None:
     if graph is None:
         assert any(fault.severity == "error" for fault in found), text
         assert all(fault.line >= 1 and fault.column >= 1 and fault.message for fault in found)
+        assert all(fault.line <= len(text.splitlines()) + 1 for fault in found)
         assert "secret-name" not in "".join(map(str, found))
     else:
         assert "secret-name" not in explain(graph)
@@ -193,8 +194,12 @@ def test_any_expression_gives_faults_or_a_graph(text: str, where: str) -> None:
         "aggregate": f"window: {{tumble: 1m}}, aggregate: {{x: {quoted}}}",
         "having": f"window: {{tumble: 1m}}, aggregate: {{id: count(*)}}, having: {quoted}",
     }[where]
-    graph, found = check(of_steps(f"result: {{input: orders, {field}}}"))
+    right = of_steps(f"result: {{input: orders, {field}}}")
+    graph, found = check(right)
     assert (graph is None) == any(fault.severity == "error" for fault in found)
+    graph, only_worse = check(right.replace("amount: float64", "amount: flaot64"))
+    assert graph is None
+    assert {fault.path for fault in only_worse} <= {fault.path for fault in found} | {"sources.orders.schema.amount"}
 
 
 @settings(max_examples=60, deadline=None)

@@ -150,6 +150,7 @@ sinks:
             "shop.yaml:19:27: steps.t.input[1]: 'c' has no output '${env:S}'; there is c.errors",
             "shop.yaml:20:26: steps.u.select[0]: unknown column '${env:S}'; a list keeps columns by name; for expressions write a mapping {name: expression}",
             "shop.yaml:20:48: steps.u.add.n: the expression 'id + ${env:S}' does not compile once its references are replaced",
+            "shop.yaml:22:74: sinks.out.key[0]: unknown column '${env:S}'; there is n",
             "shop.yaml:22:97: sinks.out.delivery: must be exactly_once or at_least_once, not the text '${env:S}'",
         ]
     )

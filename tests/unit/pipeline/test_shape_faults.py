@@ -143,7 +143,7 @@ sinks:
             "shop.yaml:4:13: sources.a.type: unknown type 'kafa'; did you mean 'kafka'?",
             "shop.yaml:5:3: sources.b: 'type' is missing; there are kafka, file and datagen",
             "shop.yaml:6:13: sources.c.type: print cannot be a source; there are kafka, file and datagen",
-            "shop.yaml:7:3: sources.d: nothing is written under it",
+            "shop.yaml:7:3: sources.d: nothing is written under it; its fields begin further right than its name",
             "shop.yaml:8:13: sources.e.type: must be kafka, file or datagen, not the number 5",
             "shop.yaml:10:3: sinks.out: 'topic' is missing",
             "shop.yaml:10:3: sinks.out: needs 'connection' or 'brokers'",
@@ -298,5 +298,8 @@ sinks:
 
 def test_a_step_of_nothing_and_a_sink_of_nothing() -> None:
     assert faults(HEAD + ORDERS + "steps:\n  a:\n  result: {}\n" + OUT) == snapshot(
-        ["shop.yaml:10:3: steps.a: nothing is written under it", "shop.yaml:11:3: steps.result: 'input' is missing"]
+        [
+            "shop.yaml:10:3: steps.a: nothing is written under it; its fields begin further right than its name",
+            "shop.yaml:11:3: steps.result: 'input' is missing",
+        ]
     )

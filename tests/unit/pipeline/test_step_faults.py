@@ -197,7 +197,7 @@ def test_aggregates_and_what_follows() -> None:
             "shop.yaml:10:109: steps.a.aggregate.u: sum takes numbers, not string",
             "shop.yaml:11:89: steps.b.having: unknown column 'amount'",
             "shop.yaml:11:114: steps.b.select[1]: unknown column 'amount'; there are id, window_start, window_end and n",
-            "shop.yaml:12:29: steps.c.where: aggregate sum(…) is not allowed here",
+            "shop.yaml:12:29: steps.c.where: aggregate sum(…) is not allowed here; aggregates stand under `aggregate`",
             "shop.yaml:13:26: steps.result.input[2]: inputs need the same columns: unlike 'a', 'c' has no column 'window_start', has no column 'window_end', has no column 'n', and 7 more; make them alike in a step with `select`",
         ]
     )
@@ -249,4 +249,18 @@ def test_one_global_group_runs_in_one_subtask() -> None:
     """)
     assert faults(text) == snapshot(
         ["shop.yaml:10:75: warning: steps.result.parallelism: without 'key' there is one group: it runs in one subtask"]
+    )
+
+
+def test_columns_computed_side_by_side() -> None:
+    text = of_steps("""
+        sums: {input: orders, window: {tumble: 1m}, aggregate: {n: count(*), half: n / 2}}
+        result: {input: sums, add: {a: n * 2, b: a + 1, c: c + 1}}
+    """)
+    assert faults(text) == snapshot(
+        [
+            "shop.yaml:10:78: steps.sums.aggregate.half: unknown column 'n'; columns computed side by side do not see each other: use 'n' in a further step",
+            "shop.yaml:11:44: steps.result.add.b: unknown column 'a'; columns computed side by side do not see each other: use 'a' in a further step",
+            "shop.yaml:11:54: steps.result.add.c: unknown column 'c'",
+        ]
     )

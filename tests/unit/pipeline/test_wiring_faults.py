@@ -228,7 +228,6 @@ sinks:
     )
     assert faults(text) == snapshot(
         [
-            "shop.yaml:10:19: steps.result.input: 'result' reads itself",
             "shop.yaml:12:27: steps.b.was: the state of 'old' goes to 'a' already",
             "shop.yaml:13:27: steps.c.was: 'a' is still a step of this file: 'c' cannot have its state",
             "shop.yaml:14:3: steps.orders: the name 'orders' is taken by a source: sources, steps and sinks share their names",

@@ -6,21 +6,28 @@ integration tests against a real broker, then take over the new fingerprint (the
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import inspect
+from typing import Any
 
 import aiokafka
 import pytest
+import uvloop
 from aiokafka import AIOKafkaProducer
 from aiokafka.client import AIOKafkaClient
 from aiokafka.conn import AIOKafkaConnection
+from aiokafka.errors import KafkaConnectionError
 from aiokafka.producer.message_accumulator import MessageAccumulator, MessageBatch
 from aiokafka.producer.sender import Sender, SendProduceReqHandler
 from aiokafka.producer.transaction_manager import TransactionManager
+from aiokafka.protocol.admin import ApiVersionRequest
 from aiokafka.protocol.fetch import FetchRequest
 from aiokafka.protocol.offset import OffsetRequest
 from aiokafka.protocol.produce import ProduceRequest
 from aiokafka.protocol.transaction import AddPartitionsToTxnRequest, EndTxnRequest
+
+import streamproc.connectors.kafka.aiokafka_private  # noqa: F401  guards aiokafka's connections
 
 FINGERPRINTS = {
     AIOKafkaClient: "e5e5f42395367a92",
@@ -54,4 +61,28 @@ def test_transactions_are_still_spoken_in_the_old_way() -> None:
     assert versions[AddPartitionsToTxnRequest.API_KEY] < 4
 
 
+def test_a_write_to_a_connection_just_lost_is_a_connection_error() -> None:
+    """uvloop refuses it with a RuntimeError, of which aiokafka's metadata task would die."""
+
+    async def scenario() -> None:
+        server = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        connection = new_connection("127.0.0.1", port, request_timeout_ms=1000)
+        connection._reader, connection._writer = await asyncio.open_connection("127.0.0.1", port)
+        connection._read_task = asyncio.create_task(asyncio.sleep(0))
+        connection._writer.transport.abort()
+        await connection._reader.read()
+        try:
+            with pytest.raises(KafkaConnectionError, match="connection lost"):
+                connection.send(ApiVersionRequest())
+            assert not connection.connected()
+        finally:
+            connection.close()
+            server.close()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(scenario())
+
+
+new_connection: Any = AIOKafkaConnection
 REQUESTS = (EndTxnRequest, ProduceRequest, AddPartitionsToTxnRequest)
