@@ -255,12 +255,16 @@ class CheckpointDriver:
         metrics.checkpoints_total("completed").inc()
         metrics.last_completed_checkpoint_id.set(checkpoint)
         status.checkpoint, status.checkpoint_at, status.checkpoint_duration_s = checkpoint, time.time(), took_s
+        # The checkpoint itself is complete; what is left over is removed after a later one. A thread that is no
+        # longer waited for removes nothing that a later checkpoint refers to.
         try:
-            await asyncio.to_thread(tidy, self._store, self._attempt, checkpoint, self._spec.keep)
+            async with asyncio.timeout(self._spec.timeout / 1000):
+                await asyncio.to_thread(tidy, self._store, self._attempt, checkpoint, self._spec.keep)
         except Superseded:
             raise
+        except TimeoutError:
+            log.warning("old checkpoints could not be removed", reason="timed out; the store has not answered")
         except Failure as failure:
-            # The checkpoint itself is complete; what is left over is removed after a later one.
             log.warning("old checkpoints could not be removed", reason=str(failure))
 
 

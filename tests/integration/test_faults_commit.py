@@ -29,13 +29,17 @@ def orders(kafka: Broker, tmp_path: Path) -> KafkaOrders:
 
 
 async def finish(orders: KafkaOrders, run: Run) -> None:
-    """Everything made so far is through, once, when the job is stopped; and nothing is left open."""
+    """Everything made so far is through, once, when the job is stopped."""
     await asyncio.to_thread(orders.close_windows)
     await run.until_seen(lambda: orders.sums() == orders.expected_sums())
     assert (await run.stop()).status == "stopped"
     await asyncio.to_thread(orders.check)
+
+
+async def nothing_is_open(orders: KafkaOrders) -> bool:
+    """No transaction of the pipeline lingers."""
     states = await transaction_states(orders.broker, orders.name)
-    assert set(states.values()) <= {"Empty", "CompleteCommit", "CompleteAbort"}
+    return set(states.values()) <= {"Empty", "CompleteCommit", "CompleteAbort"}
 
 
 async def test_transactions_of_aborted_checkpoints_are_committed_with_the_next(
@@ -75,6 +79,7 @@ async def test_transactions_of_aborted_checkpoints_are_committed_with_the_next(
     orders.write()
     async with running(orders.file) as run:
         await finish(orders, run)
+    assert await nothing_is_open(orders)
 
 
 async def test_requests_that_fail(orders: KafkaOrders, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,6 +113,7 @@ async def test_requests_that_fail(orders: KafkaOrders, monkeypatch: pytest.Monke
                 assert run.status.restarts == 0
         async with running(orders.file) as run:
             await finish(orders, run)
+    assert await nothing_is_open(orders)
 
 
 async def test_two_jobs_begin_at_once(orders: KafkaOrders) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import itertools
 import ssl
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -387,6 +388,10 @@ class BatchProducer:
         if task is not None and not task.cancelled():
             task.exception()
         await self._close_connections()  # its requests may have opened another
+        accumulator = self._producer._message_accumulator
+        for batch in itertools.chain(*accumulator._batches.values(), accumulator._pending_batches):
+            if batch._drain_waiter.done():
+                _retrieve(batch._drain_waiter)  # nobody waits for it, and asyncio would complain
 
     async def _close_connections(self) -> None:
         with contextlib.suppress(TimeoutError):
