@@ -23,6 +23,8 @@ _MIX_2: Final = np.uint64(0x94D049BB133111EB)
 _NULL: Final = np.uint64(0xA0761D6478BD642F)
 _EMPTY: Final = np.uint64(0xE7037ED1A0B428DB)
 _NAN_BITS: Final = np.uint64(0x7FF8000000000000)
+_VALUE: Final[Any] = pl.col("value")
+_XXHASH64: Final[pl.Expr] = _VALUE.nchash.xxhash64()  # made once: each `nchash` leaves a reference cycle behind
 
 
 def key_groups(frame: pl.DataFrame, key: Sequence[str], max_parallelism: int) -> pl.Series:
@@ -103,8 +105,7 @@ def _float_bits(values: pl.Series) -> UInt64s:
 
 
 def _texts(values: pl.Series) -> UInt64s:
-    expression: Any = pl.col("value")
-    hashed = pl.DataFrame({"value": values}).select(expression.nchash.xxhash64())
+    hashed = pl.DataFrame({"value": values}).select(_XXHASH64)
     return _filled(hashed.to_series()).to_numpy()
 
 
