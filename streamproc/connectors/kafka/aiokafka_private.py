@@ -388,10 +388,19 @@ class BatchProducer:
         if task is not None and not task.cancelled():
             task.exception()
         await self._close_connections()  # its requests may have opened another
-        accumulator = self._producer._message_accumulator
-        for batch in itertools.chain(*accumulator._batches.values(), accumulator._pending_batches):
-            if batch._drain_waiter.done():
-                _retrieve(batch._drain_waiter)  # nobody waits for it, and asyncio would complain
+        self._see_failures()
+
+    def _see_failures(self) -> None:
+        """A sender that dies fails futures that nobody waits for: asyncio would complain about each."""
+        accumulator, manager = self._producer._message_accumulator, self._producer._txn_manager
+        waiters = [
+            b._drain_waiter for b in itertools.chain(*accumulator._batches.values(), accumulator._pending_batches)
+        ]
+        if self._transactional_id is not None and manager._transaction_waiter is not None:
+            waiters.append(manager._transaction_waiter)
+        for waiter in waiters:
+            if waiter.done():
+                _retrieve(waiter)
 
     async def _close_connections(self) -> None:
         with contextlib.suppress(TimeoutError):
