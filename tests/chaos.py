@@ -141,7 +141,9 @@ class Chaos:
             time.sleep(0.05)
 
     def _look(self) -> None:
-        assert self._job.alive(), f"the job ended by itself:\n{self._job.log()}"
+        if not self._job.alive():
+            code, printed = self._job.wait_any()
+            raise AssertionError(f"the job ended by itself with {code}: {printed}\n{self._job.log()}")
         self._orders.check_so_far()
 
     def _catch_up(self) -> None:

@@ -58,14 +58,14 @@ async def test_killed_and_started_again(broker: Broker, tmp_path: Path) -> None:
         assert run.told("broker reachable again")
 
 
-async def test_hangs_for_eight_seconds(broker: Broker, tmp_path: Path) -> None:
+async def test_hangs_for_seconds(broker: Broker, tmp_path: Path) -> None:
     orders = KafkaOrders(broker, tmp_path)
     async with running(orders.file) as run:
         await asyncio.to_thread(orders.produce, 500)
         await run.until(lambda: run.status.records_in >= 500)
         await asyncio.to_thread(orders.produce, 500)
         broker.pause()
-        await asyncio.sleep(8)  # sockets stay open, nobody answers
+        await asyncio.sleep(6)  # sockets stay open, nobody answers; from 9 s on, a broker of one forgets itself
         broker.resume()
         await asyncio.to_thread(orders.produce, 500)
         await finish(orders, run)
