@@ -23,6 +23,7 @@ from pathlib import Path
 
 from state.store import CheckpointStore
 from streamproc.checkpoint.recovery import list_checkpoints, read_manifest
+from tests.benchmarks.usage import Usage, ended, killed
 
 TAIL_ROWS = 100_000  # of keys of their own, from a second source; slow, it keeps the window open
 
@@ -109,27 +110,19 @@ class Run:
             assert self._process.poll() is None, "the run ended before a checkpoint held every key"
             assert time.monotonic() - self._began_s < timeout_s, f"no checkpoint held every key after {timeout_s} s"
             time.sleep(0.2)
-        self._process.kill()
-        return self._peak(-signal.SIGKILL)
+        return self._peak(killed(self._process), -signal.SIGKILL)
 
     def wait(self) -> Peak:
         """Until the end of input."""
-        return self._peak(0)
+        return self._peak(ended(self._process), 0)
 
-    def _peak(self, expected: int) -> Peak:
+    def _peak(self, usage: Usage, expected: int) -> Peak:
         assert self._process.stdout is not None
         with self._process.stdout as stdout:
             printed = stdout.read()
-        _, status, usage = os.wait4(self._process.pid, 0)
-        self._process.returncode = os.waitstatus_to_exitcode(status)
-        assert self._process.returncode == expected, f"exit code {self._process.returncode}: {printed.decode()}"
+        assert usage.status == expected, f"exit code {usage.status}: {printed.decode()}"
         result: Mapping[str, int] = json.loads(printed.splitlines()[-1]) if printed else {}
-        return Peak(
-            usage.ru_maxrss // 1024,
-            usage.ru_utime + usage.ru_stime,
-            time.monotonic() - self._began_s,
-            result.get("records_out", 0),
-        )
+        return Peak(usage.rss_mb, usage.cpu_s, time.monotonic() - self._began_s, result.get("records_out", 0))
 
 
 def rows_held(checkpoints: CheckpointStore) -> int:

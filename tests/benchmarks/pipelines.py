@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.benchmarks.usage import ended
 from tests.broker import Broker
 
 _HEAD = """
@@ -141,16 +142,17 @@ def run(kafka: Broker, name: str, body: str, parallelism: int = 1) -> Measured:
             env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
             stdout=subprocess.PIPE,
         )
+        usage = ended(process)
         assert process.stdout is not None
-        printed = process.stdout.read()
-        _, status, usage = os.wait4(process.pid, 0)
-        if status != 0:
-            raise SystemExit(f"{name} ended with {status}: {printed.decode()}")
+        with process.stdout as stdout:
+            printed = stdout.read()
+        if usage.status != 0:
+            raise SystemExit(f"{name} ended with {usage.status}: {printed.decode()}")
         result: Mapping[str, object] = json.loads(printed.splitlines()[-1])
         wall, records = result["seconds"], result["records_in"]
         assert isinstance(wall, float)
         assert isinstance(records, int)
-        return Measured(usage.ru_utime + usage.ru_stime, wall, records, usage.ru_maxrss // 1024)
+        return Measured(usage.cpu_s, wall, records, usage.rss_mb)
 
 
 def load(kafka: Broker, rows: int) -> Measured:
