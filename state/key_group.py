@@ -8,10 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NewType
-
-KeyGroup = NewType("KeyGroup", int)
-SubtaskIndex = NewType("SubtaskIndex", int)
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -48,8 +44,3 @@ def range_of_subtask(index: int, parallelism: int, max_parallelism: int) -> KeyG
     first = (index * max_parallelism + parallelism - 1) // parallelism
     end = ((index + 1) * max_parallelism + parallelism - 1) // parallelism
     return KeyGroupRange(first, end - 1)
-
-
-def subtask_of_group(group: int, parallelism: int, max_parallelism: int) -> SubtaskIndex:
-    """The subtask whose range holds `group`; agrees with `range_of_subtask`."""
-    return SubtaskIndex(group * parallelism // max_parallelism)

@@ -7,6 +7,7 @@ concatenated, which callers keep as the order of arrival.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -43,7 +44,7 @@ class Accumulator(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class OneColumn:
+class OneColumn(ABC):
     """The usual accumulator: its partial is its result so far."""
 
     name: str
@@ -57,8 +58,9 @@ class OneColumn:
         return (self.result,)
 
     @property
+    @abstractmethod
     def result(self) -> pl.DataType:
-        raise NotImplementedError
+        """Type of the result."""
 
     def finish(self) -> pl.Expr:
         return pl.col(self.name)

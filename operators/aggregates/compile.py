@@ -134,7 +134,6 @@ class _Accumulators:
         self.columns: set[str] = set()
         self.sources: dict[Hashable, Input] = {}
         self._around: Translator | None = None
-        self._types: dict[Hashable, pl.DataType] = {}
         self._accumulators: dict[Hashable, Accumulator] = {}
 
     @property

@@ -106,13 +106,7 @@ class DatagenReader:
             return [self._take(behind, min(max_rows, self._left(behind)))]
         deadline = self._clock() + timeout_s
         while True:
-            due = self._due(max_rows)
-            taken = [
-                self._take(split, min(_count_below(due, split) - self._done[split], self._left(split)))
-                for split in self._done
-                if split not in self._finished
-                and (_count_below(due, split) > self._done[split] or not self._left(split))
-            ]
+            taken = self._take_until(self._due(max_rows))
             now = self._clock()
             if taken or now >= deadline:
                 return taken
@@ -148,7 +142,7 @@ class DatagenReader:
         return _count_below(rows, split) - self._done[split] if rows is not None else 2**62
 
     def _take_until(self, due: int) -> list[Fetched]:
-        """The rows before `due`, split by split."""
+        """The rows before `due`, split by split; of a split that is at its end an empty piece that says so."""
         taken = []
         for split in self._done:
             count = min(_count_below(due, split) - self._done[split], self._left(split))

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager
 
 from prometheus_client import Histogram
+
+from streamproc.observability.alongside import alongside
 
 INTERVAL_S = 0.1
 
@@ -20,13 +21,6 @@ async def measure_loop_lag(lag: Histogram, interval_s: float = INTERVAL_S) -> No
         lag.observe(max(0.0, loop.time() - due))
 
 
-@asynccontextmanager
-async def loop_lag_measured(lag: Histogram) -> AsyncIterator[None]:
+def loop_lag_measured(lag: Histogram) -> AbstractAsyncContextManager[None]:
     """Measure while the block runs."""
-    task = asyncio.create_task(measure_loop_lag(lag), name="loop-lag")
-    try:
-        yield
-    finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
+    return alongside(measure_loop_lag(lag), name="loop-lag")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from rich.console import Console
@@ -16,6 +16,7 @@ from rich.live import Live
 from rich.text import Text
 
 from operators.element import WATERMARK_MAX, WATERMARK_MIN
+from streamproc.observability.alongside import alongside
 from streamproc.observability.status import JobStatus
 
 TERMINAL_INTERVAL_S = 0.25
@@ -85,13 +86,10 @@ async def progress_shown(
         now = clock()
         return progress_line(status, rate.update(now, status.records_in), now)
 
-    task = asyncio.create_task((_live if live else _plain)(console, line, every), name="progress")
     try:
-        yield
+        async with alongside((_live if live else _plain)(console, line, every), name="progress"):
+            yield
     finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
         _print(console, line())
 
 

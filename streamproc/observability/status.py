@@ -5,8 +5,7 @@ The runner and its readers share an event loop, so a reader always sees a consis
 
 from __future__ import annotations
 
-import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
@@ -31,7 +30,6 @@ class JobStatus:
     checkpoint: int | None = None  # the newest completed one
     checkpoint_at: float | None = None
     checkpoint_duration_s: float | None = None
-    started_at: float = field(default_factory=time.time)
 
     @property
     def ready(self) -> bool:

@@ -11,7 +11,8 @@ import pytest
 
 from streamproc.checkpoint.recovery import Superseded
 from streamproc.connectors.kafka import client
-from streamproc.connectors.kafka.aiokafka_private import Client, Unreachable
+from streamproc.connectors.kafka.aiokafka_private import Client
+from streamproc.connectors.kafka.broker_errors import Unreachable
 from streamproc.connectors.kafka.failure import Fenced
 from tests.broker import Broker
 from tests.eventually import eventually

@@ -10,14 +10,12 @@ import asyncio
 import contextlib
 import functools
 import itertools
-import ssl
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, Protocol
 
 import aiokafka.errors as kafka_errors
 from aiokafka import AIOKafkaProducer
-from aiokafka.abc import AbstractTokenProvider
 from aiokafka.client import AIOKafkaClient, ConnectionGroup, CoordinationType
 from aiokafka.conn import AIOKafkaConnection, CloseReason, create_conn
 from aiokafka.producer.transaction_manager import TransactionManager
@@ -25,6 +23,7 @@ from aiokafka.protocol.admin import DescribeConfigsRequest
 from aiokafka.protocol.metadata import MetadataRequest
 from aiokafka.structs import TopicPartition
 
+from streamproc.connectors.kafka.broker_errors import Unreachable, error_name, translated
 from streamproc.connectors.kafka.failure import KafkaRefused
 from streamproc.connectors.kafka.protocol import NO_UUID, DescribeTopicRequest
 
@@ -40,23 +39,6 @@ _CONNECTION_OPTIONS: Final = (
     "sasl_plain_password",
     "sasl_oauth_token_provider",
 )
-_REFUSALS: Final = (
-    kafka_errors.AuthenticationFailedError,
-    kafka_errors.AuthenticationMethodNotSupported,
-    kafka_errors.SaslAuthenticationFailed,
-    kafka_errors.UnsupportedSaslMechanismError,
-    kafka_errors.IllegalSaslStateError,
-    kafka_errors.ClusterAuthorizationFailedError,
-    kafka_errors.TopicAuthorizationFailedError,
-    kafka_errors.TransactionalIdAuthorizationFailed,
-)
-_NOT_READY: Final = (
-    kafka_errors.CoordinatorNotAvailableError,
-    kafka_errors.CoordinatorLoadInProgressError,
-    kafka_errors.NotCoordinatorError,
-    kafka_errors.LeaderNotAvailableError,
-)
-
 # aiokafka is partly untyped: these names carry no more than what is used of them here.
 _new_client: Any = AIOKafkaClient
 _new_producer: Any = AIOKafkaProducer
@@ -86,14 +68,6 @@ _connection.send = _broken_when_lost(_connection.send)
 _connection._send_sasl_token = _broken_when_lost(_connection._send_sasl_token)
 
 
-class Unreachable(Exception):
-    """No broker answered, or none that can answer yet; trying again may help."""
-
-
-class NotReady(Unreachable):
-    """A broker answered, but cannot do it yet: elections, loading, markers still to be written."""
-
-
 class ProducerIdentity(NamedTuple):
     """Who a transaction belongs to. The epoch grows each time the transactional id is initialised."""
 
@@ -110,42 +84,6 @@ class TopicDescription:
 
     partitions: Sequence[int]
     topic_id: str
-
-
-class StaticToken(AbstractTokenProvider):
-    """An OAUTHBEARER token that is always the same; not shown in a repr."""
-
-    def __init__(self, token: str) -> None:
-        self._token = token
-
-    async def token(self) -> str:
-        """The token."""
-        return self._token
-
-
-def error_name(code: int) -> str:
-    """What an error code of the protocol is called, for messages."""
-    names = {90: "ProducerFenced", 120: "TransactionAbortable"}  # aiokafka knows neither
-    return names.get(code) or kafka_errors.for_code(code).__name__
-
-
-@contextlib.contextmanager
-def translated() -> Iterator[None]:
-    """Turns aiokafka's errors into `Unreachable` or `KafkaRefused`."""
-    try:
-        yield
-    except _REFUSALS as error:
-        raise KafkaRefused(f"the broker refused us: {error}") from error
-    except ssl.SSLEOFError as error:
-        raise Unreachable(str(error)) from error
-    except ssl.SSLError as error:
-        raise KafkaRefused(f"no TLS connection to the broker: {error}") from error
-    except (kafka_errors.IncompatibleBrokerVersion, NotImplementedError) as error:
-        raise KafkaRefused(f"the broker is too old: {error}") from error
-    except _NOT_READY as error:
-        raise NotReady(str(error)) from error
-    except (kafka_errors.KafkaError, OSError, TimeoutError) as error:
-        raise Unreachable(str(error) or type(error).__name__) from error
 
 
 class _Start:

@@ -15,8 +15,10 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, Final, TypeVar
 
 import structlog
+from aiokafka.abc import AbstractTokenProvider
 
-from streamproc.connectors.kafka.aiokafka_private import Client, NotReady, StaticToken, TopicDescription, Unreachable
+from streamproc.connectors.kafka.aiokafka_private import Client, TopicDescription
+from streamproc.connectors.kafka.broker_errors import NotReady, Unreachable
 from streamproc.connectors.kafka.failure import KafkaRefused, TopicMissing
 from streamproc.pipeline.spec import KafkaConnectionSpec, SaslSpec, TlsSpec
 
@@ -78,13 +80,24 @@ def _sasl_options(sasl: SaslSpec, *, secure: bool) -> dict[str, Any]:
     if sasl.mechanism == "OAUTHBEARER":
         if not sasl.token:
             raise KafkaRefused("SASL OAUTHBEARER needs security.sasl.token")
-        options["sasl_oauth_token_provider"] = StaticToken(sasl.token)
+        options["sasl_oauth_token_provider"] = _StaticToken(sasl.token)
     else:
         if sasl.username is None or sasl.password is None:
             raise KafkaRefused(f"SASL {sasl.mechanism} needs security.sasl.username and security.sasl.password")
         options["sasl_plain_username"] = sasl.username
         options["sasl_plain_password"] = sasl.password
     return options
+
+
+class _StaticToken(AbstractTokenProvider):
+    """An OAUTHBEARER token that is always the same; not shown in a repr."""
+
+    def __init__(self, token: str) -> None:
+        self._token = token
+
+    async def token(self) -> str:
+        """The token."""
+        return self._token
 
 
 def backoff_s(attempt: int) -> float:

@@ -15,7 +15,8 @@ from typing import Any, Final
 
 from aiokafka.protocol.fetch import FetchRequest
 
-from streamproc.connectors.kafka.aiokafka_private import Client, Unreachable, error_name
+from streamproc.connectors.kafka.aiokafka_private import Client
+from streamproc.connectors.kafka.broker_errors import Unreachable, error_name
 from streamproc.connectors.kafka.client import log, log_unreachable
 from streamproc.connectors.kafka.failure import BrokerError, KafkaRefused, OffsetUnavailable, UnreadableBatch
 from streamproc.connectors.kafka.offsets import (

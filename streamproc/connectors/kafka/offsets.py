@@ -9,7 +9,8 @@ from typing import Final, Literal
 
 from aiokafka.protocol.offset import OffsetRequest
 
-from streamproc.connectors.kafka.aiokafka_private import Client, NotReady, error_name
+from streamproc.connectors.kafka.aiokafka_private import Client
+from streamproc.connectors.kafka.broker_errors import NotReady, error_name
 from streamproc.connectors.kafka.client import TOPIC_WAIT_S, patiently
 from streamproc.connectors.kafka.failure import KafkaRefused, TopicMissing
 

@@ -17,13 +17,8 @@ import polars as pl
 
 from operators.connector import Committable
 from operators.element import Schema
-from streamproc.connectors.kafka.aiokafka_private import (
-    NO_IDENTITY,
-    BatchProducer,
-    Client,
-    ProducerIdentity,
-    Unreachable,
-)
+from streamproc.connectors.kafka.aiokafka_private import NO_IDENTITY, BatchProducer, Client, ProducerIdentity
+from streamproc.connectors.kafka.broker_errors import Unreachable
 from streamproc.connectors.kafka.client import client_options, connect, find_topic, log, missing_topic_text, patiently
 from streamproc.connectors.kafka.delivery import Delivery
 from streamproc.connectors.kafka.encoding import DEFAULT_BATCH_BYTES_MAX, BatchEncoder, ErrorRecordEncoder, RowEncoder

@@ -15,7 +15,8 @@ from typing import Final
 
 from operators.connector import Decoded, Fetched, Position, SplitId
 from operators.types import FieldType
-from streamproc.connectors.kafka.aiokafka_private import Client, TopicDescription, Unreachable
+from streamproc.connectors.kafka.aiokafka_private import Client, TopicDescription
+from streamproc.connectors.kafka.broker_errors import Unreachable
 from streamproc.connectors.kafka.client import connect, find_topic, log, missing_topic_text
 from streamproc.connectors.kafka.decoding import OFFSET_MAX, Piece, RowFormat, row_format, split_id
 from streamproc.connectors.kafka.failure import KafkaRefused, TopicMissing, TopicRecreated

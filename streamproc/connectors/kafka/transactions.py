@@ -16,14 +16,8 @@ from typing import Any, Final, Literal
 from aiokafka.protocol.fetch import FetchRequest
 from aiokafka.protocol.transaction import EndTxnRequest
 
-from streamproc.connectors.kafka.aiokafka_private import (
-    NO_IDENTITY,
-    Client,
-    NotReady,
-    ProducerIdentity,
-    Unreachable,
-    error_name,
-)
+from streamproc.connectors.kafka.aiokafka_private import NO_IDENTITY, Client, ProducerIdentity
+from streamproc.connectors.kafka.broker_errors import NotReady, Unreachable, error_name
 from streamproc.connectors.kafka.client import log, patiently
 from streamproc.connectors.kafka.failure import BrokerError, CommitLost, Fenced, KafkaRefused
 from streamproc.connectors.kafka.offsets import ISOLATION_LEVELS, OFFSET_OUT_OF_RANGE, PASSING_ERRORS

@@ -8,12 +8,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.unit.pipeline.files import check, faults
+from tests.unit.pipeline.files import HEAD, OUT, check, faults
 
-HEAD = """\
-version: 1
-pipeline: shop
-"""
 ORDERS = """\
 sources:
   orders:
@@ -22,10 +18,6 @@ sources:
     topic: orders
     schema: {id: int64, country: string, amount: float64, tags: "list[string]", at: timestamp_ms}
     event_time: {column: at, out_of_order: 10s}
-"""
-OUT = """\
-sinks:
-  out: {type: print, input: result}
 """
 
 
