@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import polars as pl
 
@@ -62,6 +62,41 @@ class Operator(Protocol):
     def restore(self, snapshots: list[Mapping[str, Any]]) -> None:
         """Called once, before any row, with what `prepare_snapshot` returned on each old subtask
         whose key groups intersect ours (just one unless rescaled); state is already in place."""
+
+
+@runtime_checkable
+class TwoInputOperator(Operator, Protocol):
+    """An operator with a left and a right input: `process` takes left rows, `process_right` right ones.
+    The watermark is the minimum of both."""
+
+    def process_right(self, frame: pl.DataFrame, watermark: EventTimeMs) -> Iterator[Output]:
+        """Take one batch of the right input."""
+
+
+@runtime_checkable
+class HoldsWatermark(Protocol):
+    """An operator whose results may be older than the watermark it has seen."""
+
+    def output_watermark(self, watermark: EventTimeMs) -> EventTimeMs:
+        """What may be promised downstream once `on_watermark(watermark)` has given its results: never
+        descending, at most `watermark`; WATERMARK_MAX for WATERMARK_MAX."""
+
+
+@runtime_checkable
+class UsesProcessingTime(Protocol):
+    """An operator that acts by the wall clock, which comes to it as an argument."""
+
+    def on_processing_time(self, now_ms: int) -> Iterator[Output]:
+        """The clock has come to `now_ms` (ms since the epoch). Called before the first batch, then about every
+        100 ms, between batches; never descending within one attempt."""
+
+
+@runtime_checkable
+class Closes(Protocol):
+    """An operator that holds more than memory and state: a connection, a loop of its own."""
+
+    def close(self) -> None:
+        """Release it; called once, on the thread that calls everything else."""
 
 
 class OperatorSpec(Protocol):

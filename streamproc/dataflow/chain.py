@@ -13,7 +13,7 @@ from typing import NamedTuple
 import polars as pl
 
 from operators.element import ROW_WATERMARK, WATERMARK_MIN, EventTimeMs
-from operators.operator import Counters, Operator
+from operators.operator import Closes, Counters, HoldsWatermark, Operator, TwoInputOperator, UsesProcessingTime
 from streamproc.dataflow.partitioner import Partitioner
 from streamproc.pipeline.logical import StreamRef
 
@@ -76,7 +76,10 @@ class Chain:
         for route in routes:
             self._routes.setdefault(route.stream, []).append(route)
         self._has_sink = has_sink
-        self._watermark = WATERMARK_MIN
+        self._seen = [WATERMARK_MIN] * (len(operators) + 1)  # by each operator, and by what follows the last
+        holds = [isinstance(op.operator, HoldsWatermark) for op in operators]
+        self._unheld = holds.index(True) + 1 if any(holds) else len(self._seen)
+        self.uses_processing_time = any(isinstance(op.operator, UsesProcessingTime) for op in operators)
         self.all_operators = [*operators, *(op for route in routes for op in route.before)]
         self.flows: Mapping[str, StepFlow] = {op.step: StepFlow() for op in self.all_operators}
         steps = [op.step for op in operators]
@@ -85,38 +88,69 @@ class Chain:
         ]
         self._leaves = [i + 1 == len(steps) or steps[i + 1] != step for i, step in enumerate(steps)]
 
-    def process(self, frame: pl.DataFrame, watermark: EventTimeMs, others: EventTimeMs) -> Iterator[Routed]:
-        """Run one batch through. `others` bounds row watermarks (what other channels allow)."""
-        self._watermark = max(self._watermark, watermark)
+    @property
+    def watermark(self) -> EventTimeMs:
+        """What may be promised to receivers."""
+        return self._seen[-1]
+
+    def process(
+        self, frame: pl.DataFrame, watermark: EventTimeMs, others: EventTimeMs, port: int = 0
+    ) -> Iterator[Routed]:
+        """Run one batch through. `others` bounds row watermarks (what other channels allow); `port`: the input
+        of the first operator it is for."""
+        for index in range(self._unheld):
+            self._seen[index] = max(self._seen[index], watermark)
         if ROW_WATERMARK in frame.columns:
             frame = frame.with_columns(pl.col(ROW_WATERMARK).clip(upper_bound=others))
-        yield from self._feed(0, frame)
+        yield from self._feed(0, frame, port)
 
     def on_watermark(self, watermark: EventTimeMs) -> Iterator[Routed]:
         """Event time advances. An operator's results pass the next one before that sees the watermark."""
         for index, chained in enumerate(self.operators):
+            self._seen[index] = max(self._seen[index], watermark)
             for tag, out in chained.operator.on_watermark(watermark):
                 yield from self._after(index, tag, out)
-        self._watermark = max(self._watermark, watermark)
+            if isinstance(chained.operator, HoldsWatermark):
+                watermark = chained.operator.output_watermark(watermark)
+        self._seen[-1] = max(self._seen[-1], watermark)
+
+    def on_processing_time(self, now_ms: int) -> Iterator[Routed]:
+        """The wall clock has come to `now_ms`."""
+        for index, chained in enumerate(self.operators):
+            if isinstance(chained.operator, UsesProcessingTime):
+                for tag, out in chained.operator.on_processing_time(now_ms):
+                    yield from self._after(index, tag, out)
+
+    def close(self) -> None:
+        """Release what operators hold beyond memory and state."""
+        for chained in self.all_operators:
+            if isinstance(chained.operator, Closes):
+                chained.operator.close()
 
     def emit(self, stream: StreamRef, frame: pl.DataFrame) -> Iterator[Routed]:
         """Send rows of a side output that arose outside the operators (decode errors)."""
         yield from self._send(stream, frame)
 
-    def _feed(self, index: int, frame: pl.DataFrame) -> Iterator[Routed]:
+    def _feed(self, index: int, frame: pl.DataFrame, port: int = 0) -> Iterator[Routed]:
         if index == len(self.operators):
             yield from self._send(self._output, frame)
             return
         chained = self.operators[index]
         if self._enters[index]:
             self.flows[chained.step].rows_in += frame.height
-        for tag, out in chained.operator.process(frame, self._watermark):
+        operator = chained.operator
+        if port:
+            assert isinstance(operator, TwoInputOperator), "only a join has a right input"
+            outputs = operator.process_right(frame, self._seen[index])
+        else:
+            outputs = operator.process(frame, self._seen[index])
+        for tag, out in outputs:
             yield from self._after(index, tag, out)
 
     def _after(self, index: int, tag: str, frame: pl.DataFrame) -> Iterator[Routed]:
         step = self.operators[index].step
         if tag != "main":
-            yield from self._send(StreamRef(step, tag), frame)  # type: ignore[arg-type]
+            yield from self._send(StreamRef(step, tag), frame)
             return
         if self._leaves[index]:
             self.flows[step].rows_out += frame.height
@@ -137,7 +171,7 @@ class Chain:
         chained = route.before[index]
         if index == 0:
             self.flows[chained.step].rows_in += frame.height
-        for tag, out in chained.operator.process(frame, self._watermark):
+        for tag, out in chained.operator.process(frame, self._seen[-1]):
             if tag == "main":
                 yield from self._through(route, index + 1, out)
             else:

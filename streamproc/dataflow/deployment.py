@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from streamproc.checkpoint.manifest import Manifest, StepPart
 from streamproc.connectors import make_sink, make_source
 from streamproc.dataflow.chain import Chain, ChainedOperator, Route
 from streamproc.dataflow.channel import Channel
+from streamproc.dataflow.compute import Compute
 from streamproc.dataflow.gate import InputGate
 from streamproc.dataflow.partitioner import Forward, HashByKey, Partitioner, Rebalance
 from streamproc.dataflow.source_subtask import RestoredSplit, SourceSubtask
@@ -43,6 +45,11 @@ from streamproc.pipeline.physical import Edge, PhysicalGraph, Stage, Vertex
 _CHANNEL_BATCHES = 2  # a channel holds this many full batches: one being read, one waiting
 _CHANNEL_BYTES_MAX = 16 << 20
 _MEMORY_ROWS_MAX = 2_000_000  # partial rows of one job kept in memory; beyond that they are in RocksDB only
+
+
+def wall_clock_ms() -> int:
+    """Milliseconds since the epoch."""
+    return time.time_ns() // 1_000_000
 
 
 class IncompatibleCheckpoint(Failure):
@@ -79,8 +86,10 @@ class Deployment:
         observer: JobObserver,
         *,
         committed: bool,
+        now_ms: Callable[[], int] = wall_clock_ms,
     ) -> None:
-        """`files`: those of `restored`, fetched. `committed`: the sinks are known to have committed it."""
+        """`files`: those of `restored`, fetched. `committed`: the sinks are known to have committed it.
+        `now_ms`: the clock of processing time."""
         self._graph = graph
         self._files = files
         self._committed = committed
@@ -88,6 +97,7 @@ class Deployment:
         self._uploader = StoreUploader(store, attempt)
         self._restored = restored
         self._observer = observer
+        self._now_ms = now_ms
         self._sinks: dict[str, Sink] = {}
         self._sources: dict[str, Source] = {}
         self.subtasks: list[Subtask] = []
@@ -175,6 +185,8 @@ class Deployment:
                     stage.step for _, edge in self._graph.upstreams(vertex.name) for stage in edge.before
                 ),
             ),
+            compute=Compute(own_thread=any(getattr(stage.spec, "waits", False) for stage in vertex.stages)),
+            now_ms=self._now_ms,
             outputs=[self._outputs(vertex, route, edge, index, inputs) for route, edge in enumerate(vertex.edges)],
             state=state,
             writer=self._sinks[vertex.sink.name].writer(index, vertex.parallelism) if vertex.sink else None,
@@ -186,7 +198,9 @@ class Deployment:
         if vertex.source is not None:
             reader = self._sources[vertex.source.name].reader(index, vertex.parallelism)
             return self._source_subtask(parts, vertex.source, reader)
-        return GateSubtask(parts, InputGate(list(inputs[vertex.name, index].values())))
+        into = inputs[vertex.name, index]
+        ports = [self._graph.vertex(sender).edges[route].port for sender, route, _ in into]
+        return GateSubtask(parts, InputGate(list(into.values()), ports))
 
     def _source_subtask(self, parts: SubtaskParts, source: LogicalSource, reader: SourceReader) -> SourceSubtask:
         restored: dict[SplitId, RestoredSplit] | None = None

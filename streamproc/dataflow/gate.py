@@ -20,11 +20,13 @@ from streamproc.dataflow.channel import Channel
 
 @dataclass(frozen=True, slots=True)
 class BatchEvent:
-    """Rows, the watermark at their arrival, and the bound the other channels set to row watermarks."""
+    """Rows for one input of the step, the watermark at their arrival, and the bound the other channels set to
+    row watermarks."""
 
     frame: pl.DataFrame
     watermark: EventTimeMs
     others: EventTimeMs
+    port: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +43,10 @@ GateEvent = BatchEvent | Watermark | BarrierEvent
 class InputGate:
     """Reads channels round-robin; one reader."""
 
-    def __init__(self, channels: Sequence[Channel]) -> None:
+    def __init__(self, channels: Sequence[Channel], ports: Sequence[int]) -> None:
+        """`ports`: the input of the step that each channel feeds."""
         self._channels = channels
+        self._ports = ports
         self._arrival = asyncio.Event()
         self._valve = WatermarkValve(len(channels))
         self._aligner = BarrierAligner(len(channels))
@@ -60,14 +64,18 @@ class InputGate:
         """Rows in all channels."""
         return sum(channel.rows for channel in self._channels)
 
-    async def next_event(self) -> GateEvent:
-        """The next event; waits for as long as nothing comes."""
+    async def next_event(self, timeout_s: float | None = None) -> GateEvent | None:
+        """The next event; None when nothing has come for `timeout_s`."""
         while True:
             self._arrival.clear()
             event = self._poll()
             if event is not None:
                 return event
-            await self._arrival.wait()
+            try:
+                async with asyncio.timeout(timeout_s):
+                    await self._arrival.wait()
+            except TimeoutError:
+                return None
 
     def _poll(self) -> GateEvent | None:
         count = len(self._channels)
@@ -87,7 +95,7 @@ class InputGate:
 
     def _on_element(self, index: int, element: RecordBatch | Watermark | Barrier) -> GateEvent | None:
         if isinstance(element, RecordBatch):
-            return BatchEvent(element.frame, self._valve.current.time, self._valve.others(index))
+            return BatchEvent(element.frame, self._valve.current.time, self._valve.others(index), self._ports[index])
         if isinstance(element, Watermark):
             return self._valve.advance(index, element)
         if not self._aligner.held_back:

@@ -108,6 +108,7 @@ class SourceSubtask(Subtask):
                 waited = time.monotonic()
                 await asyncio.wait([t for t in (fetching, barrier) if t], return_when=asyncio.FIRST_COMPLETED)
                 self._own.idle_seconds.inc(time.monotonic() - waited)
+                await self._tell_clock()
                 if barrier.done():
                     checkpoint = barrier.result()
                     barrier = asyncio.create_task(self._barriers.get())

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -26,11 +26,12 @@ from streamproc.checkpoint.coordinator import SubtaskId
 from streamproc.checkpoint.manifest import file_entry
 from streamproc.dataflow.chain import SINK, Chain, Routed
 from streamproc.dataflow.channel import Channel
-from streamproc.dataflow.compute import compute
+from streamproc.dataflow.compute import Compute
 from streamproc.dataflow.gate import BarrierEvent, BatchEvent, InputGate
 from streamproc.observability.metrics import SubtaskMetrics
 from streamproc.observability.status import JobObserver
 
+_CLOCK_S = 0.1  # how often operators that use processing time are told it
 _PIECE_ROWS = 131_072  # rows a chain may produce before they are sent on: bounds what a closing window holds in memory
 
 
@@ -80,6 +81,8 @@ class SubtaskParts:
     reporter: CheckpointReporter
     uploader: SnapshotUploader
     observer: JobObserver
+    compute: Compute
+    now_ms: Callable[[], int]  # the wall clock
 
 
 class Subtask:
@@ -89,6 +92,8 @@ class Subtask:
         self._parts = parts
         self.id = parts.id
         self._chain = parts.chain
+        self._compute = parts.compute
+        self._clock_due_s = 0.0
         self._channels = [channel for route in parts.outputs for channel in route]
         self._uploads: set[asyncio.Task[None]] = set()
         metrics = parts.observer.metrics
@@ -115,8 +120,10 @@ class Subtask:
         await asyncio.gather(*self._uploads, return_exceptions=True)
         if self._parts.writer is not None:
             await self._parts.writer.close()
+        await self._compute(self._chain.close)
         if self._parts.state is not None:
-            await compute(self._parts.state.backend.close)
+            await self._compute(self._parts.state.backend.close)
+        self._compute.close()
 
     async def on_complete(self, checkpoint: CheckpointId) -> None:
         """The checkpoint is complete: commit, and build the next increment on it."""
@@ -135,7 +142,7 @@ class Subtask:
         done = False
         while not done:
             began = time.monotonic()
-            piece, done = await compute(lambda: _take(results, _PIECE_ROWS))
+            piece, done = await self._compute(lambda: _take(results, _PIECE_ROWS))
             computed = time.monotonic()
             for routed in piece:
                 if routed.route == SINK:
@@ -163,12 +170,19 @@ class Subtask:
     async def _advance(self, watermark: Watermark) -> None:
         """Let operators see the watermark, then receivers."""
         await self._send(self._chain.on_watermark(watermark.time))
+        watermark = Watermark(self._chain.watermark, watermark.idle)
         for channel in self._channels:
             channel.put_nowait(watermark)
         self._own.set_watermark(watermark.time)
         if self._sink_metrics is not None:
             self._sink_metrics.set_watermark(watermark.time)
             self._parts.observer.status.watermark_ms = watermark.time
+
+    async def _tell_clock(self) -> None:
+        """Let operators that use processing time see it, now and then."""
+        if self._chain.uses_processing_time and time.monotonic() >= self._clock_due_s:
+            self._clock_due_s = time.monotonic() + _CLOCK_S
+            await self._send(self._chain.on_processing_time(self._parts.now_ms()))
 
     def _report_flows(self) -> None:
         """Move the chain's counts into the metrics."""
@@ -198,7 +212,7 @@ class Subtask:
         cut = state.directory / f"cut-{checkpoint}" if state else None
         operators: Mapping[str, Any] | None = None
         if state is not None and cut is not None:
-            operators, snapshot = await compute(lambda: self._cut(state, cut))
+            operators, snapshot = await self._compute(lambda: self._cut(state, cut))
             self._flow_metrics[state.step].state_bytes.set(state.backend.size_bytes())
         if self._parts.writer is not None and self._parts.sink is not None:
             part["sinks"] = {self._parts.sink: list(await self._parts.writer.prepare(checkpoint))}
@@ -257,13 +271,14 @@ class GateSubtask(Subtask):
         """Until cancelled."""
         while True:
             waited = time.monotonic()
-            event = await self._gate.next_event()
+            event = await self._gate.next_event(_CLOCK_S if self._chain.uses_processing_time else None)
             self._own.idle_seconds.inc(time.monotonic() - waited)
+            await self._tell_clock()
             if isinstance(event, BatchEvent):
-                await self._send(self._chain.process(event.frame, event.watermark, event.others))
+                await self._send(self._chain.process(event.frame, event.watermark, event.others, event.port))
             elif isinstance(event, Watermark):
                 await self._advance(event)
-            else:
+            elif event is not None:
                 await self._on_barrier(event)
             self._report_flows()
             self._own.channel_rows.set(self._gate.rows_waiting())

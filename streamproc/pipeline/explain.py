@@ -186,12 +186,13 @@ def _restart(restart: RestartSpec) -> str:
 def _step(step: LogicalStep, graph: LogicalGraph) -> dict[str, Any]:
     windows = [spec for spec in step.operators if isinstance(spec, WindowAggregateSpec)]
     columns = list(_columns_read(step, graph))
-    before = [_operator(spec, columns) for spec in step.before]
+    before = [_operator(spec, columns) for each in step.inputs for spec in each.before]
+    exchanges = [_hash(each.key) for each in step.inputs if each.key is not None]
     return {
         "name": step.name,
-        "reads": [str(ref) for ref in step.inputs],
+        "reads": [str(ref) for ref in step.streams],
         "before": before,
-        "exchange": None if step.key is None else _hash(step.key),
+        "exchange": " and ".join(dict.fromkeys(exchanges)) or None,
         "operators": [_operator(spec, columns) for spec in step.operators],
         "late": _late(windows[0], step.name) if windows else None,
         "state": _state(windows[0]) if windows else None,
@@ -202,12 +203,11 @@ def _step(step: LogicalStep, graph: LogicalGraph) -> dict[str, Any]:
 
 
 def _columns_read(step: LogicalStep, graph: LogicalGraph) -> Iterable[str]:
-    first = step.inputs[0]
+    first = step.streams[0]
     if first.tag == "errors":
         return ERRORS_SCHEMA
-    if first.tag == "late":
-        windows = [spec for spec in graph.steps[first.node].operators if isinstance(spec, WindowAggregateSpec)]
-        return windows[0].input_schema
+    if first.tag != "main":
+        return graph.steps[first.node].side_outputs[first.tag]
     return (graph.sources.get(first.node) or graph.steps[first.node]).schema
 
 
@@ -280,7 +280,7 @@ def _sink(sink: LogicalSink) -> dict[str, Any]:
         "name": sink.name,
         "type": sink.config.type,
         "writes": writes,
-        "reads": [str(ref) for ref in sink.inputs],
+        "reads": [str(ref) for ref in sink.streams],
         "format": form,
         "key": key,
         "delivery": delivery,

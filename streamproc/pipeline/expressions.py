@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from typing import Any
 
 import polars as pl
 
@@ -67,3 +68,10 @@ def record(error: ExpressionError, path: FieldPath, log: FaultLog, *, beside: Co
         if fault.column in beside and fault.column != path[-1]:
             hint = f"columns computed side by side do not see each other: use '{fault.column}' in a further step"
         log.error(path, message, hint, offset=fault.offset)
+
+
+def whole_texts(written: Any, texts: Mapping[str, str] | None) -> dict[str, str]:
+    """The expressions that could be read, but for those that YAML has cut at a comma: their rest is a name
+    without a value, and is told about."""
+    cut = isinstance(written, dict) and None in written.values()
+    return {name: text for name, text in (texts or {}).items() if not (cut and text.count("(") > text.count(")"))}

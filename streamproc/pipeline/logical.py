@@ -39,6 +39,14 @@ class StreamRef:
 
 
 @dataclass(frozen=True, slots=True)
+class Changelog:
+    """Rows of this stream are taken back, too (`operators.element.KIND`). `key`: the columns that tell which row
+    a change is about; None: only the whole row does."""
+
+    key: tuple[str, ...] | None
+
+
+@dataclass(frozen=True, slots=True)
 class EventTime:
     """Where event time is and how a split's watermark follows it."""
 
@@ -58,21 +66,41 @@ class LogicalSource:
     errors: ErrorPolicy
     parallelism: int
     bounded: bool
+    changelog: Changelog | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LogicalInput:
+    """One input of a step: the union of `streams`. `before` runs where the rows come from, ahead of the exchange."""
+
+    streams: tuple[StreamRef, ...]
+    before: tuple[OperatorSpec, ...] = ()
+    key: tuple[str, ...] | None = None  # hash exchange by these columns; () one global group; None: no exchange
 
 
 @dataclass(frozen=True, slots=True)
 class LogicalStep:
-    """`before` runs where the rows come from (ahead of the exchange); `operators` after it."""
+    """What one step of the file does, or one part of a `sql` step."""
 
     name: str
-    inputs: tuple[StreamRef, ...]
-    before: tuple[OperatorSpec, ...]
-    key: tuple[str, ...] | None  # hash exchange by these columns; () one global group; None: no exchange
+    inputs: tuple[LogicalInput, ...]  # one, or left and right: the place is the port
     operators: tuple[OperatorSpec, ...]
     schema: Schema
     errors: ErrorPolicy
     parallelism: int
+    changelog: Changelog | None = None  # of the main output
+    side_outputs: Mapping[str, Schema] = field(default_factory=dict)  # by tag, "late" among them
     was: str | None = None
+
+    @property
+    def streams(self) -> tuple[StreamRef, ...]:
+        """Every stream it reads; once for each input that does."""
+        return tuple(ref for each in self.inputs for ref in each.streams)
+
+    @property
+    def exchanges(self) -> bool:
+        """Whether its rows come by key."""
+        return any(each.key is not None for each in self.inputs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +108,10 @@ class LogicalSink:
     name: str
     config: KafkaSinkSpec | FileSinkSpec | PrintSinkSpec | BlackholeSinkSpec
     connection: KafkaConnectionSpec | None
-    inputs: tuple[StreamRef, ...]
+    streams: tuple[StreamRef, ...]
     schema: Schema
     parallelism: int
+    changelog: Changelog | None = None  # of its input
     carries_errors: bool = False  # its input is `.errors` streams: a Kafka sink writes the original records
 
 
@@ -99,7 +128,7 @@ class LogicalGraph:
     def readers_of(self, ref: StreamRef) -> list[str]:
         """Names of the steps and sinks that read this stream."""
         nodes: list[LogicalStep | LogicalSink] = [*self.steps.values(), *self.sinks.values()]
-        return [node.name for node in nodes if ref in node.inputs]
+        return [node.name for node in nodes if ref in node.streams]
 
 
 Exchange = Literal["forward", "rebalance", "hash"]

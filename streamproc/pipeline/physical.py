@@ -9,17 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final
 
-from operators.element import OutputTag
 from operators.operator import OperatorSpec
 from streamproc.pipeline.logical import Exchange, LogicalGraph, LogicalSink, LogicalSource, LogicalStep, StreamRef
+from streamproc.pipeline.spec import KafkaSinkSpec
 
 Reader = LogicalStep | LogicalSink
 Node = LogicalSource | Reader
-_TAGS: Final[tuple[OutputTag, ...]] = ("main", "late", "errors")
-
-
 @dataclass(frozen=True, slots=True)
 class Stage:
     """One operator of a chain and the step whose rows, errors and state it accounts for."""
@@ -30,13 +26,14 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class Edge:
-    """Rows of `stream` go to `downstream`, after `before` has run on the sender's side."""
+    """Rows of `stream` go to input `port` of `downstream`, after `before` has run on the sender's side."""
 
     stream: StreamRef
     before: tuple[Stage, ...]
     exchange: Exchange
     key: tuple[str, ...]
     downstream: str
+    port: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,18 +71,14 @@ class PhysicalGraph:
 
 def plan_physical(graph: LogicalGraph) -> PhysicalGraph:
     """Chain what can be chained; everything reachable is in exactly one vertex."""
-    readers: dict[StreamRef, list[Reader]] = {}
-    reading: list[Reader] = [*graph.steps.values(), *graph.sinks.values()]
-    for node in reading:
-        for ref in node.inputs:
-            readers.setdefault(ref, []).append(node)
+    readings = _readings(graph)
 
     def chainable(ref: StreamRef, parallelism: int) -> Reader | None:
-        if ref.tag != "main" or len(readers.get(ref, [])) != 1:
+        if len(readings.get(ref, [])) != 1:
             return None
-        reader = readers[ref][0]
-        keyed = isinstance(reader, LogicalStep) and reader.key is not None
-        if len(reader.inputs) != 1 or keyed or reader.parallelism != parallelism:
+        reader = readings[ref][0].reader
+        keyed = isinstance(reader, LogicalStep) and reader.exchanges
+        if len(reader.streams) != 1 or keyed or reader.parallelism != parallelism:
             return None
         return reader
 
@@ -110,20 +103,19 @@ def plan_physical(graph: LogicalGraph) -> PhysicalGraph:
     def edges_of(chain: list[Node]) -> Iterator[Edge]:
         members = {node.name for node in chain}
         for node in chain:
-            for tag in _TAGS:
-                ref = StreamRef(node.name, tag)
-                for reader in readers.get(ref, []):
-                    if reader.name in members and tag == "main":
+            for ref in sorted((ref for ref in readings if ref.node == node.name), key=_main_first):
+                for reading in readings[ref]:
+                    if reading.reader.name in members and ref.tag == "main":
                         continue  # chained: passed by reference
-                    yield _edge(ref, reader, vertex_of[reader.name], chain[0].parallelism, parallelism_of)
+                    downstream = vertex_of[reading.reader.name]
+                    same = parallelism_of[downstream] == chain[0].parallelism
+                    yield _edge(ref, node, reading, downstream, same_parallelism=same)
 
     vertices = []
     for chain in chains:
         steps = [node for node in chain if isinstance(node, LogicalStep)]
         stages: list[Stage] = []
         for step in steps:
-            if step.key is None:
-                stages += [Stage(step.name, spec) for spec in step.before]
             stages += [Stage(step.name, spec) for spec in step.operators]
         last = [node for node in chain if not isinstance(node, LogicalSink)]
         sink = chain[-1] if isinstance(chain[-1], LogicalSink) else None
@@ -142,12 +134,51 @@ def plan_physical(graph: LogicalGraph) -> PhysicalGraph:
     return PhysicalGraph(graph, tuple(vertices))
 
 
-def _edge(ref: StreamRef, reader: Reader, downstream: str, here: int, parallelism_of: dict[str, int]) -> Edge:
-    if isinstance(reader, LogicalStep) and reader.key is not None:
-        before = tuple(Stage(reader.name, spec) for spec in reader.before)
-        return Edge(ref, before, "hash", reader.key, downstream)
-    exchange: Exchange = "forward" if parallelism_of[downstream] == here else "rebalance"
-    return Edge(ref, (), exchange, (), downstream)
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """One stream as read by one input of a node."""
+
+    reader: Reader
+    port: int
+
+
+def _readings(graph: LogicalGraph) -> dict[StreamRef, list[_Reading]]:
+    """Who reads each stream; a join of a stream with itself does so twice."""
+    readings: dict[StreamRef, list[_Reading]] = {}
+    for step in graph.steps.values():
+        for port, each in enumerate(step.inputs):
+            for ref in each.streams:
+                readings.setdefault(ref, []).append(_Reading(step, port))
+    for sink in graph.sinks.values():
+        for ref in sink.streams:
+            readings.setdefault(ref, []).append(_Reading(sink, 0))
+    return readings
+
+
+def _main_first(ref: StreamRef) -> tuple[bool, bool, str]:
+    return ref.tag != "main", ref.tag != "late", ref.tag
+
+
+def _edge(ref: StreamRef, sender: Node, reading: _Reading, downstream: str, *, same_parallelism: bool) -> Edge:
+    reader = reading.reader
+    if isinstance(reader, LogicalStep) and reader.exchanges:
+        read = reader.inputs[reading.port]
+        assert read.key is not None, "both inputs of a keyed step come by key"
+        before = tuple(Stage(reader.name, spec) for spec in read.before)
+        return Edge(ref, before, "hash", read.key, downstream, reading.port)
+    if same_parallelism:
+        return Edge(ref, (), "forward", (), downstream)
+    key = _order_key(ref, sender, reader)
+    return Edge(ref, (), "rebalance" if key is None else "hash", key or (), downstream)
+
+
+def _order_key(ref: StreamRef, sender: Node, reader: Reader) -> tuple[str, ...] | None:
+    """The columns by which the rows of a changelog have to keep their order; None: it is append-only."""
+    if ref.tag != "main" or isinstance(sender, LogicalSink) or sender.changelog is None:
+        return None
+    if isinstance(reader, LogicalSink) and isinstance(reader.config, KafkaSinkSpec) and reader.config.key:
+        return tuple(reader.config.key)
+    return sender.changelog.key or tuple(sender.schema)
 
 
 def _in_order(graph: LogicalGraph) -> Iterator[LogicalStep]:
@@ -155,7 +186,7 @@ def _in_order(graph: LogicalGraph) -> Iterator[LogicalStep]:
     done = set(graph.sources)
     waiting = dict(graph.steps)
     while waiting:
-        ready = [s for s in waiting.values() if all(ref.node in done for ref in s.inputs)]
+        ready = [s for s in waiting.values() if all(ref.node in done for ref in s.streams)]
         assert ready, "the planner lets no cycle through"
         for step in ready:
             done.add(step.name)

@@ -21,12 +21,21 @@ from streamproc.pipeline.connections import check_connection
 from streamproc.pipeline.document import Document, FieldPath, read_document
 from streamproc.pipeline.faults import Fault, FaultLog, InvalidPipeline
 from streamproc.pipeline.job_rules import check_job, check_parallelism
-from streamproc.pipeline.logical import LogicalGraph, LogicalSink, LogicalSource, LogicalStep, StreamRef
+from streamproc.pipeline.logical import (
+    Changelog,
+    LogicalGraph,
+    LogicalInput,
+    LogicalSink,
+    LogicalSource,
+    LogicalStep,
+    StreamRef,
+)
 from streamproc.pipeline.shape import Part, Shape, read_shape
 from streamproc.pipeline.sinks import plan_sink
 from streamproc.pipeline.sources import SourceFacts, plan_source
 from streamproc.pipeline.spec import JobSpec, StepSpec
-from streamproc.pipeline.steps import PlannedStep, check_step_rules, plan_step, untimed_fault
+from streamproc.pipeline.steps import check_step_rules, plan_step
+from streamproc.pipeline.verbs.verb import InputFacts, PlannedStep
 from streamproc.pipeline.wiring import (
     Input,
     Wiring,
@@ -74,6 +83,7 @@ class _Stream:
     schema: Schema
     untimed: frozenset[str]  # sources (and errors streams) behind it that have no event time
     bounded: bool
+    changelog: Changelog | None = None
 
 
 @dataclass(slots=True)
@@ -121,7 +131,7 @@ class _Planner:
 
     def _add_streams_of_source(self, name: str, facts: SourceFacts) -> None:
         untimed = frozenset() if facts.has_event_time else frozenset({name})
-        self.streams[StreamRef(name)] = _Stream(facts.schema, untimed, facts.bounded)
+        self.streams[StreamRef(name)] = _Stream(facts.schema, untimed, facts.bounded, facts.changelog)
         self._add_errors_stream(name, facts.bounded)
 
     def _add_errors_stream(self, name: str, bounded: bool) -> None:
@@ -138,48 +148,75 @@ class _Planner:
         return planned
 
     def _plan_step(self, name: str, part: Part[StepSpec], job: JobSpec) -> LogicalStep | None:
-        log = self.log
+        check_step_rules(part, self.log)
         inputs = self.wiring.inputs[name]
-        streams = [self.streams[i.ref] for i in inputs if i.ref in self.streams]
-        bounded = len(streams) == len(inputs) > 0 and all(stream.bounded for stream in streams)
-        untimed = frozenset().union(*(stream.untimed for stream in streams))
-        check_step_rules(part, bounded=bounded, log=log)
-        spec = part.spec
-        windowed = not part.opaque and part.has("window") and part.has("aggregate")
-        if windowed:
-            untimed_fault(part, sorted(untimed), self._timestamps(untimed), log)
-        joins = part.opaque and part.has("join")
-        schema, reorder = (AnyColumns(), False) if joins else self._union(name, inputs)
+        ports = 2 if part.has("join") and any(i.port for i in inputs) else 1
+        facts, reorder = [], []
+        for port in range(ports):
+            each, mixed = self._facts(name, [i for i in inputs if i.port == port])
+            facts.append(each)
+            reorder.append(mixed)
         policy = error_policy(part, self.shape.job)
-        step = plan_step(part, schema, policy or "fail", reorder=reorder, log=log)
-        after = frozenset() if windowed or part.opaque or spec is None else untimed  # its fault is told already
+        step = plan_step(part, facts, reorder, policy or "fail", self._folder, self.log)
         if name in self.shape.sources:
             return None  # the name is taken: readers get the source's columns
-        self.streams[StreamRef(name)] = _Stream(step.schema, after, bounded)
-        self.streams[StreamRef(name, "late")] = _Stream(step.late_schema, frozenset(), bounded)
+        bounded = all(each.bounded for each in facts)
+        untimed = frozenset() if step.timed else frozenset().union(*(each.untimed for each in facts))
+        self.streams[StreamRef(name)] = _Stream(step.schema, untimed, bounded, step.changelog)
+        for tag, schema in step.side_outputs.items():
+            self.streams[StreamRef(name, tag)] = _Stream(schema, frozenset(), bounded)
         self._add_errors_stream(name, bounded)
-        if spec is None or policy is None:
+        if part.spec is None or policy is None:
             return None
-        return self._logical_step(name, part, spec, step, job)
+        return self._logical_step(name, part, part.spec, step, job)
+
+    def _facts(self, reader: str, inputs: list[Input]) -> tuple[InputFacts, bool]:
+        """What is known of one input of a step, and whether it is a union of differently ordered columns."""
+        schema, mixed = self._union(reader, inputs)
+        streams = [self.streams[i.ref] for i in inputs if i.ref in self.streams]
+        untimed = frozenset().union(*(stream.untimed for stream in streams))
+        changelogs = [stream.changelog for stream in streams if stream.changelog is not None]
+        if len(streams) > 1 and changelogs:
+            if len(changelogs) < len(streams):
+                appended = next(i for i in inputs if i.ref in self.streams and not self.streams[i.ref].changelog)
+                message = f"'{appended.ref}' is append-only, but other inputs are updated: a union needs one kind"
+                self.log.error(appended.path, message)
+            changelogs = [Changelog(None)]
+        return InputFacts(
+            schema=schema,
+            bounded=len(streams) == len(inputs) > 0 and all(stream.bounded for stream in streams),
+            changelog=changelogs[0] if changelogs else None,
+            untimed=sorted(untimed),
+            time_candidates=self._timestamps(untimed),
+            name=str(inputs[0].ref) if inputs else "",
+        ), mixed
+
+    @property
+    def _folder(self) -> Path:
+        return Path(self.log.document.file).parent
 
     def _logical_step(
         self, name: str, part: Part[StepSpec], spec: StepSpec, step: PlannedStep, job: JobSpec
     ) -> LogicalStep:
         parallelism = spec.parallelism or job.parallelism
-        if step.key == () and parallelism > 1:
+        if any(each.key == () for each in step.inputs) and parallelism > 1:
             if spec.parallelism is not None:
                 message = "without 'key' there is one group: it runs in one subtask"
                 self.log.warning((*part.path, "parallelism"), message)
             parallelism = 1
+        running = live_inputs(name, self.wiring)
         return LogicalStep(
             name=name,
-            inputs=tuple(i.ref for i in live_inputs(name, self.wiring)),
-            before=tuple(step.before),
-            key=step.key,
+            inputs=tuple(
+                LogicalInput(tuple(i.ref for i in running if i.port == port), tuple(each.before), each.key)
+                for port, each in enumerate(step.inputs)
+            ),
             operators=tuple(step.operators),
             schema=step.schema,
             errors=error_policy(part, self.shape.job) or "fail",
             parallelism=parallelism,
+            changelog=step.changelog,
+            side_outputs=step.side_outputs,
             was=spec.was,
         )
 
@@ -187,9 +224,9 @@ class _Planner:
         planned: dict[str, LogicalSink] = {}
         for name, part in self.shape.sinks.items():
             inputs = self.wiring.inputs[name]
-            schema, _ = self._union(name, inputs)
+            facts, _ = self._facts(name, inputs)
             refs = tuple(i.ref for i in live_inputs(name, self.wiring)) or tuple(i.ref for i in inputs)
-            logical = plan_sink(name, part, refs, schema, job, self.shape.connections, self.log)
+            logical = plan_sink(name, part, refs, facts, job, self.shape.connections, self.log)
             if logical is not None:
                 planned[name] = logical
         return planned

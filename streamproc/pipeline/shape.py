@@ -70,7 +70,6 @@ class Part(Generic[SpecT_co]):
     written: Any  # its value in the file
     spec: SpecT_co | None
     wrong: frozenset[FieldPath] = frozenset()  # what `spec` lacks, relative to `path`
-    opaque: bool = False  # has a verb of a later release: its columns are unknown
 
     @property
     def broken(self) -> frozenset[str]:
@@ -175,10 +174,10 @@ def _one(section: str) -> str:
 def _read_step(value: Any, path: FieldPath, log: FaultLog) -> Part[StepSpec]:
     if not isinstance(value, dict):
         return _read(StepSpec, value, path, log)
-    kept, opaque, taken = later.take_from_step(value, path, log)
-    part = _read(StepSpec, kept, path, log)
-    written = value | {name: inner for name, inner in part.written.items() if name != "input" or not opaque}
-    return Part(path, written, part.spec, part.wrong | taken, opaque)
+    part = _read(StepSpec, value, path, log)
+    if "join" not in value and "input" not in part.broken and part.spec is not None and part.spec.input is None:
+        log.error(path, "'input' is missing", at_key=True)
+    return part
 
 
 def _read_typed(

@@ -9,26 +9,20 @@ from operators.element import Schema
 from streamproc.pipeline.columns import named_columns, nested_columns
 from streamproc.pipeline.connections import check_topic, resolve_connection
 from streamproc.pipeline.faults import FaultLog
+from streamproc.pipeline.format_spec import CsvFormat, ParquetFormat
 from streamproc.pipeline.job_rules import check_transaction_timeout, check_url
 from streamproc.pipeline.logical import LogicalSink, StreamRef
 from streamproc.pipeline.shape import Part, Sink
-from streamproc.pipeline.spec import (
-    BlackholeSinkSpec,
-    CsvFormat,
-    FileSinkSpec,
-    JobSpec,
-    KafkaConnectionSpec,
-    KafkaSinkSpec,
-    ParquetFormat,
-)
+from streamproc.pipeline.spec import BlackholeSinkSpec, FileSinkSpec, JobSpec, KafkaConnectionSpec, KafkaSinkSpec
 from streamproc.pipeline.suggest import did_you_mean, listed
+from streamproc.pipeline.verbs.verb import InputFacts
 
 
 def plan_sink(
     name: str,
     part: Part[Sink],
     inputs: tuple[StreamRef, ...],
-    schema: Schema,
+    facts: InputFacts,
     job: JobSpec,
     connections: Mapping[str, Part[KafkaConnectionSpec]],
     log: FaultLog,
@@ -38,6 +32,7 @@ def plan_sink(
     if spec is None:
         return None
     connection = None
+    schema = facts.schema
     carries_errors = bool(inputs) and all(ref.tag == "errors" for ref in inputs)
     if isinstance(spec, KafkaSinkSpec):
         connection = resolve_connection(spec, part, connections, log)
@@ -60,9 +55,10 @@ def plan_sink(
         name=name,
         config=spec,
         connection=connection,
-        inputs=inputs,
+        streams=inputs,
         schema=dict(ERRORS_SCHEMA) if carries_errors else schema,
         parallelism=spec.parallelism or job.parallelism,
+        changelog=facts.changelog,
         carries_errors=carries_errors,
     )
 

@@ -24,11 +24,11 @@ from streamproc.pipeline.columns import (
 from streamproc.pipeline.connections import check_topic, resolve_connection
 from streamproc.pipeline.document import FieldPath
 from streamproc.pipeline.faults import FaultLog
+from streamproc.pipeline.format_spec import CsvFormat, ParquetFormat
 from streamproc.pipeline.job_rules import check_url
-from streamproc.pipeline.logical import EventTime, LogicalSource
+from streamproc.pipeline.logical import Changelog, EventTime, LogicalSource
 from streamproc.pipeline.shape import Part, Source
 from streamproc.pipeline.spec import (
-    CsvFormat,
     DatagenSourceSpec,
     EventTimeSpec,
     FileSourceSpec,
@@ -36,7 +36,6 @@ from streamproc.pipeline.spec import (
     KafkaConnectionSpec,
     KafkaSourceSpec,
     MetadataColumn,
-    ParquetFormat,
     StartTimestamp,
 )
 from streamproc.pipeline.suggest import did_you_mean, listed
@@ -51,6 +50,7 @@ class SourceFacts:
     has_event_time: bool
     bounded: bool
     logical: LogicalSource | None
+    changelog: Changelog | None = None
 
 
 def plan_source(

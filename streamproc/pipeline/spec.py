@@ -8,9 +8,12 @@ logical graph.
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import BeforeValidator, Field, WithJsonSchema
+
+from streamproc.pipeline.format_spec import FormatField, JsonFormat
+from streamproc.pipeline.model import Model
 
 NAME = r"^[a-z][a-z0-9_-]{0,62}$"
 PIPELINE_NAME = r"^[a-z][a-z0-9-]{0,62}$"
@@ -57,6 +60,7 @@ def _duration_schema(pattern: str) -> WithJsonSchema:
 
 
 PositiveDuration = Annotated[int, BeforeValidator(_parse_positive), _duration_schema(r"^0*[1-9][0-9]*(ms|s|m|h|d)$")]
+Duration = Annotated[int, BeforeValidator(parse_duration), _duration_schema(r"^-?[0-9]+(ms|s|m|h|d)$")]
 NonNegativeDuration = Annotated[int, BeforeValidator(_parse_not_negative), _duration_schema(r"^[0-9]+(ms|s|m|h|d)$")]
 
 
@@ -68,12 +72,6 @@ def _expression_text(value: object) -> object:
 
 
 Expression = Annotated[str, BeforeValidator(_expression_text, json_schema_input_type=str | int | float | bool)]
-
-
-class Model(BaseModel):
-    """Frozen, and refuses fields it does not know."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 ErrorPolicyName = Literal["fail", "skip", "dlq"]
@@ -143,31 +141,6 @@ class EventTimeSpec(Model):
     idle_after: PositiveDuration | None = None
 
 
-class JsonFormat(Model):
-    type: Literal["json"] = "json"
-    timestamps: Literal["iso", "epoch_ms"] = "iso"
-
-
-class CsvFormat(Model):
-    type: Literal["csv"]
-    delimiter: str = Field(default=",", min_length=1, max_length=1)
-    header: bool = True
-
-
-class ParquetFormat(Model):
-    type: Literal["parquet"]
-
-
-FormatSpec = Annotated[JsonFormat | CsvFormat | ParquetFormat, Field(discriminator="type")]
-
-
-def _format(value: object) -> object:
-    return {"type": value} if isinstance(value, str) else value
-
-
-FormatField = Annotated[
-    FormatSpec, BeforeValidator(_format, json_schema_input_type=Literal["json", "csv", "parquet"] | FormatSpec)
-]
 MetadataColumn = Literal["key", "partition", "offset", "timestamp", "topic", "headers"]
 SchemaSpec = dict[str, Any]  # name → a type's text, or a nested mapping; read by operators.types.parse_type
 
@@ -220,10 +193,20 @@ class HopSpec(Model):
     every: PositiveDuration
 
 
+class CumulateSpec(Model):
+    size: PositiveDuration
+    every: PositiveDuration
+
+
 class WindowSpec(Model):
     tumble: PositiveDuration | None = None
     hop: HopSpec | None = None
+    session: PositiveDuration | None = None
+    cumulate: CumulateSpec | None = None
     offset: NonNegativeDuration = 0
+
+
+WindowField = Literal["input"] | WindowSpec  # "input": the windows that the rows already carry
 
 
 class LateSpec(Model):
@@ -231,14 +214,106 @@ class LateSpec(Model):
     then: Literal["drop", "side_output"] = "drop"
 
 
+class EmitEvery(Model):
+    every: PositiveDuration
+
+
+FOREVER: Final = 0  # a TTL that never comes
+
+
+def _ttl(value: object) -> int:
+    return FOREVER if value == "forever" else _parse_positive(value)
+
+
+TtlField = Annotated[int, BeforeValidator(_ttl, json_schema_input_type=str)]  # ms, or FOREVER
+JoinKind = Literal["inner", "left", "right", "full", "semi", "anti"]
+
+
+class CacheSpec(Model):
+    """What a look-up remembers: at most `rows` answers (misses too), each for `ttl`."""
+
+    rows: int = Field(default=100_000, ge=1)
+    ttl: PositiveDuration = 60_000
+
+
+class LookupSpec(Model):
+    """Enrichment from outside: a `file` (read whole, again every `refresh`) or an `http` URL with {column}
+    places. `schema` are the columns of the answer."""
+
+    file: str | None = None
+    http: str | None = None
+    format: FormatField = JsonFormat()
+    schema_: SchemaSpec = Field(alias="schema", min_length=1)
+    refresh: PositiveDuration | None = None
+    cache: CacheSpec = CacheSpec()
+    timeout: PositiveDuration = 2_000
+    retries: int = Field(default=3, ge=0, le=100)
+    in_flight: int = Field(default=50, ge=1, le=10_000)
+    headers: dict[str, str] = {}
+    allow_hosts: list[str] | None = None
+
+
+class JoinSpec(Model):
+    """One of `within`, `window`, `as_of`, `lookup`; else a regular join, with `ttl`."""
+
+    left: str
+    right: str | None = None  # a look-up has none
+    kind: JoinKind = "inner"
+    match: Expression
+    within: Annotated[list[Duration], Field(min_length=2, max_length=2)] | None = None
+    window: WindowField | None = None
+    as_of: bool = False
+    lookup: LookupSpec | None = None
+    ttl: TtlField | None = None
+
+
+class DeduplicateSpec(Model):
+    key: list[str] = Field(min_length=1)
+    keep: Literal["first", "last"] = "first"
+    ttl: TtlField | None = None
+
+
+class TopSpec(Model):
+    n: int = Field(ge=1, le=1_000_000)
+    by: Annotated[list[str], Field(min_length=1)]
+    key: list[str] = []
+    window: WindowField | None = None
+    ties: bool = False
+    rank: str | None = None
+    ttl: TtlField | None = None
+
+
+class PythonSpec(Model):
+    call: str
+    columns: SchemaSpec = Field(min_length=1)
+    mode: Literal["batch", "row", "async"] = "batch"
+    in_flight: int = Field(default=200, ge=1, le=10_000)
+    timeout: PositiveDuration = 2_000
+    retries: int = Field(default=0, ge=0, le=100)
+
+
+class ProcessSpec(Model):
+    call: str
+    key: list[str] = Field(min_length=1)
+    columns: SchemaSpec = Field(min_length=1)
+    outputs: dict[str, SchemaSpec] = {}  # side outputs: read as `step.name`
+
+
 class StepSpec(Model):
-    input: Inputs
+    input: Inputs | None = None  # a join reads its sides instead
+    join: JoinSpec | None = None
     was: str | None = None
     where: Expression | None = None
     key: list[str] | None = None
-    window: WindowSpec | None = None
+    window: WindowField | None = None
     aggregate: dict[str, Expression] | None = Field(default=None, min_length=1)
-    emit: Literal["on_close"] = "on_close"
+    deduplicate: DeduplicateSpec | None = None
+    top: TopSpec | None = None
+    python: PythonSpec | None = None
+    process: ProcessSpec | None = None
+    sql: str | None = None
+    ttl: TtlField | None = None  # of an aggregate without a window
+    emit: Literal["on_close", "on_update"] | EmitEvery = "on_close"
     late: LateSpec = LateSpec()
     having: Expression | None = None
     select: dict[str, Expression] | list[str] | None = Field(default=None, min_length=1)
@@ -280,6 +355,36 @@ class BlackholeSinkSpec(SinkBase):
 
 
 SinkSpec = Annotated[KafkaSinkSpec | FileSinkSpec | PrintSinkSpec | BlackholeSinkSpec, Field(discriminator="type")]
+
+
+class ActionSpec(Model):
+    """What a test does next: one of these."""
+
+    watermark: str | None = None  # event time comes to it
+    given: dict[str, list[dict[str, Any] | str]] | None = None  # more rows
+    processing_time: PositiveDuration | None = None  # the wall clock goes on by it
+    checkpoint: Literal[True] | None = None
+    crash: Literal[True] | None = None
+    end: Literal[True] | None = None  # of all input
+
+
+def _action(value: object) -> object:
+    return {value: True} if isinstance(value, str) else value
+
+
+ActionField = Annotated[
+    ActionSpec,
+    BeforeValidator(_action, json_schema_input_type=Literal["checkpoint", "crash", "end"] | ActionSpec),
+]
+
+
+class CaseSpec(Model):
+    """One entry of `tests`: rows by source, what happens then, rows by stream."""
+
+    name: str = Field(min_length=1, max_length=200)
+    given: dict[str, list[dict[str, Any] | str]] = {}
+    then: list[ActionField] = []
+    expect: dict[str, list[dict[str, Any]]] = Field(min_length=1)
 
 
 class PipelineHead(Model):

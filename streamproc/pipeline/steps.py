@@ -1,24 +1,21 @@
 """A step as written → a logical step: its operators in SQL's order, what runs before its exchange, its columns.
 
 `input` → `where` → (narrow, exchange by key) → the verb → `having` → `select` → `add`. A fault
-hides no more than it must: a column with a fault keeps its name.
+hides no more than it must: a column with a fault keeps its name. What a verb does is planned in `verbs`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Final, Literal
-
-import polars as pl
+from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Final, Literal
 
 from operators.connector import ErrorPolicy
 from operators.element import Schema
 from operators.operator import OperatorSpec
-from operators.slices import Window
 from operators.stateless import FilterSpec, ProjectSpec
 from operators.types import UNKNOWN
-from operators.window import WINDOW_TYPE, WindowAggregateSpec
 from streamproc.pipeline import expressions
 from streamproc.pipeline.columns import (
     AnyColumns,
@@ -28,180 +25,161 @@ from streamproc.pipeline.columns import (
     is_column_name,
     named_columns,
 )
-from streamproc.pipeline.document import FieldPath
 from streamproc.pipeline.faults import FaultLog
+from streamproc.pipeline.logical import Changelog
 from streamproc.pipeline.shape import Part
-from streamproc.pipeline.spec import StepSpec, WindowSpec, duration_text
-from streamproc.pipeline.suggest import did_you_mean, near
+from streamproc.pipeline.spec import StepSpec
+from streamproc.pipeline.suggest import did_you_mean, listed, near
+from streamproc.pipeline.verbs.verb import InputFacts, PlannedInput, PlannedStep, VerbContext
 
-WINDOW_COLUMNS: Final = ("window_start", "window_end")
-WINDOWS_PER_ROW_MAX: Final = 100_000
-_NEED_AGGREGATE: Final = ("key", "window", "late", "emit", "having")
-
-
-@dataclass(slots=True)
-class PlannedStep:
-    """The operators of one step, and the columns of what leaves it."""
-
-    before: list[OperatorSpec] = field(default_factory=list)
-    key: tuple[str, ...] | None = None
-    operators: list[OperatorSpec] = field(default_factory=list)
-    schema: Schema = field(default_factory=AnyColumns)
-    late_schema: Schema = field(default_factory=AnyColumns)
+Plan = Callable[[VerbContext, PlannedStep], None]
 
 
-def check_step_rules(part: Part[StepSpec], *, bounded: bool, log: FaultLog) -> None:
+
+def _imported_when_used(verb: str) -> Plan:
+    def plan(context: VerbContext, planned: PlannedStep) -> None:
+        module = import_module(f"streamproc.pipeline.verbs.{verb}")
+        module.plan(context, planned)
+
+    return plan
+
+
+_VERB_NAMES: Final = ("aggregate", "join", "deduplicate", "top", "python", "process")
+VERBS: Final[Mapping[str, Plan]] = {verb: _imported_when_used(verb) for verb in _VERB_NAMES}
+_NEED: Final[Mapping[str, tuple[str, ...]]] = {  # fields, and the verbs that know them
+    "key": ("aggregate",),
+    "late": ("aggregate", "top"),
+    "emit": ("aggregate",),
+    "ttl": ("aggregate", "sql"),
+    "having": (*VERBS, "sql"),
+}
+
+
+def verb_of(part: Part[StepSpec]) -> str | None:
+    """The verb of a step: the first it names."""
+    return next((verb for verb in VERBS if part.has(verb)), None)
+
+
+def check_step_rules(part: Part[StepSpec], log: FaultLog) -> None:
     """Which fields may stand together, whatever the columns are."""
     spec = part.spec
-    if spec is None or part.opaque:
+    if spec is None:
         return
-    if "aggregate" not in part.broken and spec.aggregate is None:
-        for name in _NEED_AGGREGATE:
-            if part.has(name) and name not in part.broken:
-                hint = "conditions on rows go to `where`" if name == "having" else None
-                log.error((*part.path, name), f"'{name}' needs 'aggregate' in the same step", hint, at_key=True)
-        return
-    if spec.aggregate is not None and spec.window is None and "window" not in part.broken:
-        if bounded:
-            message = "an aggregate without a window is not supported yet, even when all its inputs end"
-        else:
-            message = "an aggregate over input that never ends needs a window: its state would grow for ever"
-        log.error((*part.path, "aggregate"), message, "for example `window: {tumble: 1m}`", at_key=True)
-    if spec.window is not None and not part.is_wrong("window", "tumble") and not part.is_wrong("window", "hop"):
-        _check_window(part, spec.window, log)
-
-
-def _check_window(part: Part[StepSpec], window: WindowSpec, log: FaultLog) -> None:
-    path = (*part.path, "window")
-    if (window.tumble is None) == (window.hop is None):
-        message = "needs 'tumble' or 'hop'" if window.tumble is None else "has both 'tumble' and 'hop': give one"
-        hint = "for example {tumble: 1m} or {hop: {size: 10m, every: 1m}}"
-        log.error(path, message, hint if window.tumble is None else None, at_key=True)
-        return
-    every = window.tumble or (window.hop.every if window.hop else 0)
-    if window.hop is not None:
-        size = window.hop.size
-        if every > size:
-            said = f"{duration_text(every)} is more than the size ({duration_text(size)})"
-            message = f"{said}: rows between windows would be lost"
-            log.error((*path, "hop", "every"), message)
-        elif size // every > WINDOWS_PER_ROW_MAX:
-            message = f"a row would belong to {size // every} windows; at most {WINDOWS_PER_ROW_MAX} are allowed"
-            log.error((*path, "hop", "every"), message)
-    if window.offset and window.offset >= every:
-        message = f"{duration_text(window.offset)} is not less than the distance of windows ({duration_text(every)})"
-        log.error((*path, "offset"), message)
+    verbs = [verb for verb in VERBS if part.has(verb)]
+    for extra in verbs[1:]:
+        message = f"a step has one verb, and '{verbs[0]}' is here already"
+        log.error((*part.path, extra), message, "put it into a further step that reads this one", at_key=True)
+    for name, users in _NEED.items():
+        known = [user for user in users if user in VERBS]
+        if part.has(name) and name not in part.broken and not any(part.has(user) for user in users):
+            hint = "conditions on rows go to `where`" if name == "having" else None
+            needed = "a verb" if name == "having" and not verbs else listed(map(repr, known), "or")
+            log.error((*part.path, name), f"'{name}' needs {needed} in the same step", hint, at_key=True)
+    if part.has("join") and part.has("input"):
+        log.error((*part.path, "input"), "a join reads its 'left' and 'right': it has no 'input'", at_key=True)
 
 
 def plan_step(
-    part: Part[StepSpec], schema: Schema, errors: ErrorPolicy, *, reorder: bool, log: FaultLog
+    part: Part[StepSpec],
+    inputs: Sequence[InputFacts],
+    reorder: Sequence[bool],
+    errors: ErrorPolicy,
+    folder: Path,
+    log: FaultLog,
 ) -> PlannedStep:
-    """Compile a step over input columns. `reorder`: inputs have the columns in different orders.
+    """Compile a step over its inputs. `reorder`: whether a union has its columns in different orders.
 
     Operators that a fault leaves without a meaning are not there: then the log has an error.
     """
-    planned = PlannedStep(late_schema=schema)
+    facts = list(inputs)
+    planned = PlannedStep([PlannedInput() for _ in facts], timed=all(each.timed for each in facts))
     spec = part.spec
     if spec is None:
         return planned
-    rows: list[OperatorSpec] = []
-    if reorder:
-        rows.append(ProjectSpec({name: expressions.column(name, schema) for name in schema}, schema, errors))
-    if part.has("join"):
-        schema = AnyColumns()  # left.… and right.…
-    if spec.where is not None:
-        predicate = expressions.predicate(spec.where, schema, (*part.path, "where"), log)
-        if predicate is not None:
-            rows.append(FilterSpec(predicate, schema, errors))
-    result = schema
-    if part.opaque or (not part.has("aggregate") and any(map(part.has, _NEED_AGGREGATE))):
-        result = AnyColumns()  # its aggregate is missing
-    if not part.has("aggregate"):
-        planned.operators += rows
-    else:
-        planned.before += rows
-        result = _plan_aggregate(part, spec, schema, errors, planned, log)
-        if spec.having is not None:
-            predicate = expressions.predicate(spec.having, result, (*part.path, "having"), log)
-            if predicate is not None:
-                planned.operators.append(FilterSpec(predicate, result, errors, word="having"))
+    for each, to, mixed in zip(facts, planned.inputs, reorder, strict=True):
+        if mixed:
+            columns = {name: expressions.column(name, each.schema) for name in each.schema}
+            to.before.append(ProjectSpec(columns, each.schema, errors))
+    verb = verb_of(part)
+    joins = verb == "join"
+    planned.schema, planned.changelog = facts[0].schema, facts[0].changelog
+    if spec.where is not None and not joins:
+        _filter(spec.where, "where", part, facts[0].schema, errors, planned.inputs[0].before, log)
+    context = VerbContext(part, spec, facts, errors, log, folder)
+    if verb is not None:
+        VERBS[verb](context, planned)
+    elif part.has("window"):
+        _imported_when_used("assign")(context, planned)
+    if spec.where is not None and joins:
+        _filter(spec.where, "where", part, planned.schema, errors, planned.operators, log)
+    if spec.having is not None:
+        _filter(spec.having, "having", part, planned.schema, errors, planned.operators, log)
     if part.has("select"):
-        result = _plan_select(part, spec, result, errors, planned, log)
+        planned.changelog = _select_changelog(planned.changelog, spec.select or [])
+        planned.schema = _plan_select(part, spec, planned.schema, errors, planned, log)
+    elif joins:
+        _name_plainly(part, errors, planned, log)
     if part.has("add"):
-        result = _plan_expressions(part, "add", spec.add, result, errors, planned, log)
-    planned.schema = result
+        planned.changelog = _add_changelog(planned.changelog, spec)
+        planned.schema = _plan_expressions(part, "add", spec.add, planned.schema, errors, planned, log)
+    if len(planned.inputs) == 1 and planned.inputs[0].key is None:  # there is no exchange to run ahead of
+        planned.operators[:0] = planned.inputs[0].before
+        planned.inputs[0].before = []
     return planned
 
 
-def _plan_aggregate(
-    part: Part[StepSpec], spec: StepSpec, schema: Schema, errors: ErrorPolicy, planned: PlannedStep, log: FaultLog
-) -> Schema:
-    written, texts = part.written["aggregate"], _whole_texts(part.written["aggregate"], spec.aggregate)
-    path = (*part.path, "aggregate")
-    key = named_columns(part.written.get("key") or [])
-    _check_key(key or (), schema, (*part.path, "key"), log)
-    if not isinstance(written, dict) or not written:
-        return AnyColumns()
-    if key is None:
-        expressions.aggregates(texts, schema, tuple(schema), path, log)
-        return AnyColumns()
-    names = [name for _, name in key]
-    _check_aggregate_names(written, names, path, log)
-    # what a misspelt key was meant to be is no fault elsewhere
-    names += [meant for name in names if name not in schema and (meant := near(name, schema)) is not None]
-    plan, types = expressions.aggregates(texts, schema, tuple(n for n in names if n in schema), path, log)
-    columns = {name: schema.get(name, UNKNOWN) for name in names}
-    columns |= dict.fromkeys(WINDOW_COLUMNS, WINDOW_TYPE) | {name: types.get(name, UNKNOWN) for name in written}
-    planned.key = tuple(names)
-    window = _window(spec)
-    if plan is None or window is None or log.failed:
-        certain = all(name in schema for name in names) and all(map(is_column_name, written))
-        return as_certain(columns, certain=certain)
-    late_output = spec.late.then == "side_output"
-    if not late_output:  # late rows leave with all their columns
-        needed = [name for name in schema if name in names or name in plan.inputs]
-        if len(needed) < len(schema):
-            schema = {name: schema[name] for name in needed}
-            planned.before.append(
-                ProjectSpec({name: expressions.column(name, schema) for name in schema}, schema, errors)
-            )
-    aggregate = WindowAggregateSpec(planned.key, window, plan, spec.late.accept_for, late_output, schema, errors)
-    planned.operators.append(aggregate)
-    return aggregate.schema
+def _filter(
+    text: str,
+    word: Literal["where", "having"],
+    part: Part[StepSpec],
+    schema: Schema,
+    errors: ErrorPolicy,
+    to: list[OperatorSpec],
+    log: FaultLog,
+) -> None:
+    predicate = expressions.predicate(text, schema, (*part.path, word), log)
+    if predicate is not None:
+        to.append(FilterSpec(predicate, schema, errors, word=word))
 
 
-def _window(spec: StepSpec) -> Window | None:
-    """The window as operators know it; None where it is missing or wrong (which has its fault already)."""
-    written = spec.window
-    if written is None or (written.tumble is None) == (written.hop is None):
-        return None
-    if written.tumble is not None:
-        return Window(written.tumble, written.tumble, written.offset)
-    assert written.hop is not None
-    return Window(written.hop.size, written.hop.every, written.offset)
+def _select_changelog(changelog: Changelog | None, select: Mapping[str, str] | list[str]) -> Changelog | None:
+    """The changelog of what a select leaves: its key survives where every column of it is kept, by any name."""
+    if changelog is None or changelog.key is None:
+        return changelog
+    kept = dict(zip(select, select, strict=True)) if isinstance(select, list) else {v: k for k, v in select.items()}
+    return Changelog(tuple(kept[name] for name in changelog.key) if all(n in kept for n in changelog.key) else None)
 
 
-def _check_key(key: Sequence[tuple[FieldPath, str]], schema: Schema, path: FieldPath, log: FaultLog) -> None:
-    for index, (place, name) in enumerate(key):
-        at = (*path, *place)
-        dtype = schema.get(name)
-        if name not in schema:
-            log.error(at, f"unknown column '{name}'", did_you_mean(name, schema))
-        elif any(name == before for _, before in key[:index]):
-            log.error(at, f"'{name}' is named twice")
-        elif isinstance(dtype, pl.List | pl.Struct):
-            log.error(at, f"'{name}' is a {'list' if isinstance(dtype, pl.List) else 'struct'}: it cannot be a key")
-        elif name in WINDOW_COLUMNS:
-            hint = "rename it in a step before, with `select`"
-            log.error(at, f"a window gives a column '{name}' of its own", hint)
+def _add_changelog(changelog: Changelog | None, spec: StepSpec) -> Changelog | None:
+    """The changelog of what `add` leaves: its key is lost where a column of it is computed anew."""
+    if changelog is None or changelog.key is None or not set(changelog.key) & set(spec.add or {}):
+        return changelog
+    return Changelog(None)
 
 
-def _check_aggregate_names(names: Iterable[str], key: Sequence[str], path: FieldPath, log: FaultLog) -> None:
-    for name in names:
-        at = (*path, name)
-        if check_column_name(name, at, log) and (name in key or name in WINDOW_COLUMNS):
-            what = "a key column" if name in key else "a column of the window"
-            log.error(at, f"'{name}' is {what} already: give the aggregate another name", at_key=True)
+def _name_plainly(part: Part[StepSpec], errors: ErrorPolicy, planned: PlannedStep, log: FaultLog) -> None:
+    """After a join without `select`: columns by their own names, left's first."""
+    named: dict[str, str] = {}
+    both: list[str] = []
+    for column in planned.schema:
+        side, _, name = column.partition(".")
+        if not name:
+            named[column] = column
+        elif name not in named:
+            named[name] = column
+        elif name not in planned.shared_names:
+            both.append(name)
+    if both:
+        message = f"both sides have a column {listed(map(repr, both))}"
+        log.error((*part.path, "join"), message, "choose and name the columns with `select`", at_key=True)
+    if isinstance(planned.schema, AnyColumns):
+        return
+    schema = {name: planned.schema[column] for name, column in named.items()}
+    if not log.failed:
+        columns = {name: expressions.column(column, planned.schema) for name, column in named.items()}
+        planned.operators.append(ProjectSpec(columns, schema, errors))
+    planned.changelog = _select_changelog(planned.changelog, named)
+    planned.schema = schema
 
 
 def _plan_select(
@@ -250,7 +228,7 @@ def _plan_expressions(
     written, path = part.written[field], (*part.path, field)
     if not isinstance(written, dict):
         return AnyColumns()
-    texts = _whole_texts(written, texts)
+    texts = expressions.whole_texts(written, texts)
     over = kept if over is None else over
     columns = {name: expressions.column(name, kept) for name in kept}
     certain = not isinstance(kept, GuessedColumns) and all(map(is_column_name, written))
@@ -266,25 +244,3 @@ def _plan_expressions(
     return as_certain(result, certain=certain or isinstance(result, AnyColumns))
 
 
-def _whole_texts(written: Any, texts: Mapping[str, str] | None) -> dict[str, str]:
-    """The expressions that could be read, but for those that YAML has cut at a comma: their rest is a name
-    without a value, and is told about."""
-    cut = isinstance(written, dict) and None in written.values()
-    return {name: text for name, text in (texts or {}).items() if not (cut and text.count("(") > text.count(")"))}
-
-
-def untimed_fault(
-    part: Part[StepSpec], untimed: Sequence[str], candidates: Mapping[str, Sequence[str]], log: FaultLog
-) -> None:
-    """A window over input without event time. `candidates`: timestamp columns of the sources concerned."""
-    for name in untimed:
-        if name.endswith(".errors"):
-            log.error((*part.path, "window"), f"a window needs event time, which '{name}' does not have", at_key=True)
-            continue
-        columns = candidates.get(name, ())
-        if columns:
-            hint = f"add `event_time: {{column: {columns[0]}}}` to sources.{name}"
-        else:
-            hint = f"declare a timestamp column in sources.{name} and name it in `event_time: {{column: …}}`"
-        message = f"a window needs event time, but the source '{name}' declares none"
-        log.error((*part.path, "window"), message, hint, at_key=True)

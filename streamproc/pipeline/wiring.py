@@ -32,6 +32,7 @@ class Input:
     ref: StreamRef
     path: FieldPath
     starred: bool = False  # came out of `*.errors`
+    port: int = 0  # 1: the right side of a join
 
 
 @dataclass(slots=True)
@@ -68,11 +69,18 @@ def error_policy(part: Part[Any], job: Part[JobSpec]) -> ErrorPolicy | None:
 
 def keeps_late_rows(step: Part[StepSpec]) -> bool | None:
     """Whether a step has a late output; None when that cannot be told."""
-    if step.spec is None or step.opaque or step.is_wrong("late", "then"):
+    if step.spec is None or step.is_wrong("late", "then"):
         return None
     if step.spec.late.then == "side_output":
         return True
-    return None if {"aggregate", "window"} & step.broken else False
+    return None if {"aggregate", "window", "top"} & step.broken else False
+
+
+def declared_outputs(step: Part[StepSpec] | None) -> tuple[str, ...]:
+    """The side outputs that a process function declares."""
+    if step is None or step.spec is None or step.spec.process is None:
+        return ()
+    return tuple(step.spec.process.outputs)
 
 
 def wire(shape: Shape, log: FaultLog) -> Wiring:
@@ -83,16 +91,16 @@ def wire(shape: Shape, log: FaultLog) -> Wiring:
         wiring.inputs[name] = []
         if isinstance(part.written, dict) and part.written.get("input") == []:
             log.error((*part.path, "input"), "must name at least one input")
-        for text, path, known in _written_inputs(part):
+        for text, path, port in _written_inputs(part):
             if text == ALL_ERRORS:
                 stars.append((name, path))
-            elif (ref := _resolve(text, path, shape, log, wiring, quiet=not known)) is None:
+            elif (ref := _resolve(text, path, shape, log, wiring)) is None:
                 wiring.incomplete.add(name)
                 wiring.unresolved.append(text)
-            elif known and any(ref == other.ref for other in wiring.inputs[name]):
+            elif any(ref == other.ref and port == other.port for other in wiring.inputs[name]):
                 log.error(path, f"'{text}' is named twice")
             else:
-                wiring.inputs[name].append(Input(ref, path))
+                wiring.inputs[name].append(Input(ref, path, port=port))
         if not wiring.inputs[name] and all(name != reader for reader, _ in stars):
             wiring.incomplete.add(name)
             wiring.unresolved.append(name)
@@ -102,38 +110,37 @@ def wire(shape: Shape, log: FaultLog) -> Wiring:
     return wiring
 
 
-def _written_inputs(part: Part[Any]) -> Iterator[tuple[str, FieldPath, bool]]:
-    """Texts that name inputs, their places, and whether it is sure that they name streams."""
+def _written_inputs(part: Part[Any]) -> Iterator[tuple[str, FieldPath, int]]:
+    """Texts that name inputs, their places, and the port they are for."""
     if not isinstance(part.written, dict):
         return
     written = part.written.get("input")
     if isinstance(written, str):
-        yield written, (*part.path, "input"), True
+        yield written, (*part.path, "input"), 0
     elif isinstance(written, list):
         for index, item in enumerate(written):
             if isinstance(item, str):
-                yield item, (*part.path, "input", index), True
-    join = part.written.get("join") if part.opaque else None
-    for side in ("left", "right"):
+                yield item, (*part.path, "input", index), 0
+    join = part.written.get("join")
+    for port, side in enumerate(("left", "right")):
         if isinstance(join, dict) and isinstance(join.get(side), str):
-            yield join[side], (*part.path, "join", side), False
+            yield join[side], (*part.path, "join", side), port
 
 
-def _resolve(
-    text: str, path: FieldPath, shape: Shape, log: FaultLog, wiring: Wiring, *, quiet: bool
-) -> StreamRef | None:
+def _resolve(text: str, path: FieldPath, shape: Shape, log: FaultLog, wiring: Wiring) -> StreamRef | None:
     node, dot, tag = text.partition(".")
     if node not in shape.sources and node not in shape.steps:
-        if not quiet:
-            _refuse_node(text, node, path, shape, log)
+        _refuse_node(text, node, path, shape, log)
         return None
     if not dot:
         return StreamRef(node)
+    if tag in declared_outputs(shape.steps.get(node)):
+        return StreamRef(node, tag)
     if tag not in _TAGS:
         outputs = _side_outputs(node, shape)
         log.error(path, f"'{node}' has no output '{tag}'", did_you_mean(text, outputs))
         return None
-    ref = StreamRef(node, "errors" if tag == "errors" else "late")
+    ref = StreamRef(node, tag)
     check = _check_errors_output if tag == "errors" else _check_late_output
     if not check(node, path, shape, log):
         wiring.refused.add(ref)
@@ -148,7 +155,8 @@ def _side_outputs(node: str, shape: Shape) -> list[str]:
     has = {"late": late, "errors": errors}
     if not any(has.values()):
         has = {"late": node in shape.steps, "errors": True}
-    return [f"{node}.{tag}" for tag in _TAGS if has[tag]]
+    declared = [f"{node}.{tag}" for tag in declared_outputs(shape.steps.get(node))]
+    return [*declared, *(f"{node}.{tag}" for tag in _TAGS if has[tag])]
 
 
 def _check_errors_output(node: str, path: FieldPath, shape: Shape, log: FaultLog) -> bool:
@@ -165,11 +173,18 @@ def _check_late_output(node: str, path: FieldPath, shape: Shape, log: FaultLog) 
         log.error(path, f"'{node}' is a source: only a step with a window has late rows")
     elif step.spec is None or keeps_late_rows(step) is not False:
         return True
-    elif step.spec.window is None or step.spec.aggregate is None:
+    elif not _has_late_rows(step.spec):
         log.error(path, f"'{node}' has no window, so no row is late for it")
     else:
         log.error(path, f"'{node}' drops its late rows", f"add `late: {{then: side_output}}` to steps.{node}")
     return False
+
+
+def _has_late_rows(spec: StepSpec) -> bool:
+    """Whether rows can be late for a step: it closes windows."""
+    if spec.aggregate is not None:
+        return spec.window is not None
+    return spec.top is not None and spec.top.window is not None
 
 
 def _refuse_node(text: str, node: str, path: FieldPath, shape: Shape, log: FaultLog) -> None:
@@ -229,7 +244,8 @@ def _find_circles(wiring: Wiring, shape: Shape, log: FaultLog) -> None:
             message = f"'{first}' reads itself"
         else:
             message = f"steps read each other in a circle: {' → '.join(ordered)}"
-        log.error((*shape.steps[first].path, "input"), message)
+        part = shape.steps[first]
+        log.error((*part.path, "join" if part.has("join") else "input"), message)
         wiring.in_circle |= set(circle)
 
 
@@ -269,6 +285,11 @@ def check_side_outputs(wiring: Wiring, shape: Shape, log: FaultLog) -> None:
         if name in running and keeps_late_rows(step) and StreamRef(name, "late") not in read:
             hint = f"read '{name}.late' in a step or sink, or remove `then: side_output`"
             log.error((*step.path, "late", "then"), "late rows are kept for a side output that nothing reads", hint)
+    for name, step in shape.steps.items():
+        for output in declared_outputs(step):
+            if name in running and StreamRef(name, output) not in read and not wiring.incomplete:
+                hint = f"read '{name}.{output}' in a step or sink, or remove it"
+                log.error((*step.path, "process", "outputs", output), "nothing reads this side output", hint, at_key=True)
     unread: list[str] = []
     parts: Mapping[str, Part[Any]] = {**shape.sources, **shape.steps}
     for name, part in parts.items():

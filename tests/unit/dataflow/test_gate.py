@@ -41,7 +41,7 @@ def test_every_snapshot_is_a_prefix_of_every_channel(scripts: list[list[str]], s
 
     async def scenario() -> None:
         channels = [Channel(10_000, 1 << 30) for _ in scripts]
-        gate = InputGate(channels)
+        gate = InputGate(channels, [0] * len(channels))
         before: list[dict[int, int]] = []  # channel → barrier → rows ahead of it
         for channel, script in enumerate(scripts):
             number = barrier = 0

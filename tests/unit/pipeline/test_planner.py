@@ -76,7 +76,7 @@ sinks:
 
 
 def operators_of(step: LogicalStep) -> tuple[list[str], list[str]]:
-    return [spec.describe() for spec in step.before], [spec.describe() for spec in step.operators]
+    return [spec.describe() for spec in step.inputs[0].before], [spec.describe() for spec in step.operators]
 
 
 def test_the_contracts_example_lacks_only_the_join(tmp_path: Path) -> None:
@@ -111,15 +111,15 @@ def test_the_contracts_example_without_its_join(tmp_path: Path) -> None:
     assert list(orders.fields) == ["id", "country", "amount", "created_at"]
     assert orders.event_time == EventTime("created_at", 10_000, 60_000)
     assert not orders.bounded
-    assert revenue.inputs == (StreamRef("paid"),)
-    assert revenue.key == ("country",)
+    assert revenue.streams == (StreamRef("paid"),)
+    assert revenue.inputs[0].key == ("country",)
     assert revenue.parallelism == 4
     assert list(revenue.schema) == ["country", "window_start", "window_end", "orders", "eur"]
     # Late rows leave with every column of the input, so nothing is narrowed away before the exchange.
     assert operators_of(revenue)[0] == ["where eur > 0"]
     assert list(graph.sinks["late"].schema) == ["id", "country", "eur"]
     assert list(graph.sinks) == ["out", "late"]
-    assert graph.steps["paid"].key is None
+    assert graph.steps["paid"].inputs[0].key is None
     assert set(graph.secrets) == {"secret", "one:9092,two:9092"}
 
 
@@ -153,8 +153,8 @@ def test_add_keeps_places_and_may_replace() -> None:
     graph = graph_of(of_steps("result: {input: orders, add: {country: upper(country), twice: amount * 2.0, one: 1}}"))
     schema = graph.steps["result"].schema
     assert list(schema) == ["id", "country", "amount", "tags", "at", "twice", "one"]
-    assert graph.steps["result"].key is None
-    assert graph.steps["result"].before == ()
+    assert graph.steps["result"].inputs[0].key is None
+    assert graph.steps["result"].inputs[0].before == ()
 
 
 def test_a_count_of_everything_sends_no_columns() -> None:
@@ -162,10 +162,10 @@ def test_a_count_of_everything_sends_no_columns() -> None:
         of_steps("result: {input: orders, window: {tumble: 1s}, aggregate: {n: count(*)}, parallelism: 1}")
     )
     step = graph.steps["result"]
-    assert step.key == ()
+    assert step.inputs[0].key == ()
     assert step.parallelism == 1
     assert list(step.schema) == ["window_start", "window_end", "n"]
-    assert step.before[-1].schema == {}
+    assert step.inputs[0].before[-1].schema == {}
 
 
 def test_unions_take_the_first_inputs_order() -> None:
@@ -212,7 +212,7 @@ sinks:
     dead = graph.sinks["dead"]
     assert dead.carries_errors
     assert dead.schema == ERRORS_SCHEMA
-    assert dead.inputs == (StreamRef("orders", "errors"), StreamRef("more", "errors"))
+    assert dead.streams == (StreamRef("orders", "errors"), StreamRef("more", "errors"))
     assert graph.readers_of(StreamRef("orders", "errors")) == ["dead"]
 
 

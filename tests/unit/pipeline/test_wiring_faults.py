@@ -206,8 +206,8 @@ sinks:
 """
     )
     graph = graph_of(text)
-    assert [str(ref) for ref in graph.steps["bad"].inputs] == ["orders.errors", "result.errors"]
-    assert [str(ref) for ref in graph.sinks["rest"].inputs] == ["orders.errors", "result.errors", "bad.errors"]
+    assert [str(ref) for ref in graph.steps["bad"].streams] == ["orders.errors", "result.errors"]
+    assert [str(ref) for ref in graph.sinks["rest"].streams] == ["orders.errors", "result.errors", "bad.errors"]
     assert graph.sinks["rest"].carries_errors
 
 
