@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 TESTS ?= tests
 
-.PHONY: help setup demo test check format bench chaos soak lock clean
+.PHONY: help setup demo test check format bench oracle chaos soak lock clean
 
 help: ## List the commands
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -51,6 +51,9 @@ format: setup ## Format and mend what the linter can mend
 
 bench: setup ## Measure; see tests/benchmarks
 	@$(BIN)/python -m tests.benchmarks
+
+oracle: setup ## Compare every Nexmark query with Apache Flink's rows (PEERS=../shared/peers, OPTIONS="--query q5 --seed 7")
+	@$(BIN)/python -m tests.oracle $(if $(PEERS),--peers $(PEERS)) $(OPTIONS)
 
 chaos: setup ## Kill, stop and resume a job and its broker at random (MINUTES=10)
 	@$(BIN)/python -m tests.chaos --minutes $(or $(MINUTES),10)

@@ -7,7 +7,7 @@ and has the type `UNKNOWN`, a stream of which nothing is known has `AnyColumns`;
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import reduce
 from pathlib import Path
@@ -30,10 +30,14 @@ from streamproc.pipeline.logical import (
     LogicalStep,
     StreamRef,
 )
-from streamproc.pipeline.shape import Part, Shape, read_shape
+from streamproc.pipeline.shape import Part, Shape, read_shape, read_sql_step
 from streamproc.pipeline.sinks import plan_sink
 from streamproc.pipeline.sources import SourceFacts, plan_source
 from streamproc.pipeline.spec import JobSpec, StepSpec
+from streamproc.pipeline.sql.fault import SqlFault
+from streamproc.pipeline.sql.rows import Stream
+from streamproc.pipeline.sql.steps import Step
+from streamproc.pipeline.sql_log import SqlFaultLog
 from streamproc.pipeline.steps import check_step_rules, plan_step
 from streamproc.pipeline.verbs.verb import InputFacts, PlannedStep
 from streamproc.pipeline.wiring import (
@@ -45,6 +49,7 @@ from streamproc.pipeline.wiring import (
     live_inputs,
     warn_unread,
     wire,
+    written_inputs,
 )
 
 _DIFFERENCES_SHOWN = 3
@@ -84,6 +89,7 @@ class _Stream:
     untimed: frozenset[str]  # sources (and errors streams) behind it that have no event time
     bounded: bool
     changelog: Changelog | None = None
+    event_time: str | None = None  # the column that holds it, where one does
 
 
 @dataclass(slots=True)
@@ -92,6 +98,7 @@ class _Planner:
     log: FaultLog
     wiring: Wiring = field(default_factory=Wiring)
     streams: dict[StreamRef, _Stream] = field(default_factory=dict)
+    parts: dict[str, tuple[str, ...]] = field(default_factory=dict)  # of each query: its steps but for the last
 
     def plan(self) -> LogicalGraph:
         """Check everything; the graph is only whole when no error was recorded."""
@@ -131,7 +138,7 @@ class _Planner:
 
     def _add_streams_of_source(self, name: str, facts: SourceFacts) -> None:
         untimed = frozenset() if facts.has_event_time else frozenset({name})
-        self.streams[StreamRef(name)] = _Stream(facts.schema, untimed, facts.bounded, facts.changelog)
+        self.streams[StreamRef(name)] = _Stream(facts.schema, untimed, facts.bounded, facts.changelog, facts.event_time)
         self._add_errors_stream(name, facts.bounded)
 
     def _add_errors_stream(self, name: str, bounded: bool) -> None:
@@ -142,13 +149,54 @@ class _Planner:
         planned: dict[str, LogicalStep] = {}
         in_circle = [name for name in self.shape.steps if name in self.wiring.in_circle]
         for name in (*in_circle, *self.wiring.step_order):
-            logical = self._plan_step(name, self.shape.steps[name], job)
+            part = self.shape.steps[name]
+            check_step_rules(part, self.log)
+            if part.has("sql"):
+                planned |= self._plan_sql(name, part, job)
+                continue
+            logical = self._plan_step(name, part, job, self.log)
             if logical is not None:
                 planned[name] = logical
         return planned
 
-    def _plan_step(self, name: str, part: Part[StepSpec], job: JobSpec) -> LogicalStep | None:
-        check_step_rules(part, self.log)
+    def _plan_sql(self, name: str, part: Part[StepSpec], job: JobSpec) -> dict[str, LogicalStep]:
+        """The steps that a query becomes. Where it cannot be translated, readers get any columns."""
+        from streamproc.pipeline.sql.translate import translate
+
+        path = (*part.path, "sql")
+        log = SqlFaultLog(self.log, path)
+        steps: dict[str, LogicalStep] = {}
+        self.streams[StreamRef(name)] = _Stream(AnyColumns(), frozenset(), bounded=True)
+        self._add_errors_stream(name, bounded=True)
+        spec = part.spec
+        if spec is None or spec.sql is None:
+            return steps
+
+        def plan(step: Step) -> Schema:
+            inner = read_sql_step(step, name, part, log)
+            written = [(text, port) for text, _, port in written_inputs(inner)]
+            self.wiring.inputs[step.name] = [Input(self._ref(text), path, port=port) for text, port in written]
+            if name in self.wiring.live:
+                self.wiring.live.add(step.name)
+            logical = self._plan_step(step.name, inner, job, log)
+            if logical is not None:
+                steps[step.name] = logical
+            return self.streams[StreamRef(step.name)].schema
+
+        known = {str(i.ref): self.streams[i.ref] for i in self.wiring.inputs[name] if i.ref in self.streams}
+        streams = {
+            text: Stream(stream.schema, stream.event_time, not stream.untimed, stream.changelog is not None)
+            for text, stream in known.items()
+        }
+        if len(streams) == len(self.wiring.inputs[name]):
+            try:
+                translate(spec.sql, name, streams, plan, ttl=part.written.get("ttl"))
+            except SqlFault as fault:
+                self.log.error(path, fault.message, fault.hint, offset=fault.offset)
+        self.parts[name] = tuple(inner for inner in steps if inner != name)
+        return steps
+
+    def _plan_step(self, name: str, part: Part[StepSpec], job: JobSpec, log: FaultLog) -> LogicalStep | None:
         inputs = self.wiring.inputs[name]
         ports = 2 if part.has("join") and any(i.port for i in inputs) else 1
         facts, reorder = [], []
@@ -157,12 +205,12 @@ class _Planner:
             facts.append(each)
             reorder.append(mixed)
         policy = error_policy(part, self.shape.job)
-        step = plan_step(part, facts, reorder, policy or "fail", self._folder, self.log)
+        step = plan_step(part, facts, reorder, policy or "fail", self._folder, log)
         if name in self.shape.sources:
             return None  # the name is taken: readers get the source's columns
         bounded = all(each.bounded for each in facts)
         untimed = frozenset() if step.timed else frozenset().union(*(each.untimed for each in facts))
-        self.streams[StreamRef(name)] = _Stream(step.schema, untimed, bounded, step.changelog)
+        self.streams[StreamRef(name)] = _Stream(step.schema, untimed, bounded, step.changelog, step.event_time)
         for tag, schema in step.side_outputs.items():
             self.streams[StreamRef(name, tag)] = _Stream(schema, frozenset(), bounded)
         self._add_errors_stream(name, bounded)
@@ -189,7 +237,21 @@ class _Planner:
             untimed=sorted(untimed),
             time_candidates=self._timestamps(untimed),
             name=str(inputs[0].ref) if inputs else "",
+            event_time=streams[0].event_time if len({stream.event_time for stream in streams}) == 1 else None,
         ), mixed
+
+    def _ref(self, text: str) -> StreamRef:
+        """A stream as a query names it: parts of queries have a dot in their names, too."""
+        if StreamRef(text) in self.streams:
+            return StreamRef(text)
+        node, _, tag = text.rpartition(".")
+        return StreamRef(node, tag)
+
+    def _with_parts(self, inputs: Iterable[Input]) -> tuple[StreamRef, ...]:
+        """What is read; the errors stream of a query is those of all its steps."""
+        refs = [i.ref for i in inputs]
+        parts = [StreamRef(p, "errors") for ref in refs if ref.tag == "errors" for p in self.parts.get(ref.node, ())]
+        return (*refs, *parts)
 
     @property
     def _folder(self) -> Path:
@@ -208,7 +270,7 @@ class _Planner:
         return LogicalStep(
             name=name,
             inputs=tuple(
-                LogicalInput(tuple(i.ref for i in running if i.port == port), tuple(each.before), each.key)
+                LogicalInput(self._with_parts(i for i in running if i.port == port), tuple(each.before), each.key)
                 for port, each in enumerate(step.inputs)
             ),
             operators=tuple(step.operators),
@@ -225,7 +287,7 @@ class _Planner:
         for name, part in self.shape.sinks.items():
             inputs = self.wiring.inputs[name]
             facts, _ = self._facts(name, inputs)
-            refs = tuple(i.ref for i in live_inputs(name, self.wiring)) or tuple(i.ref for i in inputs)
+            refs = self._with_parts(live_inputs(name, self.wiring) or inputs)
             logical = plan_sink(name, part, refs, facts, job, self.shape.connections, self.log)
             if logical is not None:
                 planned[name] = logical

@@ -31,6 +31,8 @@ from streamproc.pipeline.spec import (
     PrintSinkSpec,
     StepSpec,
 )
+from streamproc.pipeline.sql.steps import Step
+from streamproc.pipeline.sql_log import SqlFaultLog
 from streamproc.pipeline.suggest import did_you_mean, listed, near, shown
 from streamproc.pipeline.wording import Unreadable, report
 
@@ -175,9 +177,20 @@ def _read_step(value: Any, path: FieldPath, log: FaultLog) -> Part[StepSpec]:
     if not isinstance(value, dict):
         return _read(StepSpec, value, path, log)
     part = _read(StepSpec, value, path, log)
-    if "join" not in value and "input" not in part.broken and part.spec is not None and part.spec.input is None:
+    reads_otherwise = "join" in value or "sql" in value
+    if not reads_otherwise and "input" not in part.broken and part.spec is not None and part.spec.input is None:
         log.error(path, "'input' is missing", at_key=True)
     return part
+
+
+def read_sql_step(step: Step, query: str, part: Part[StepSpec], log: SqlFaultLog) -> Part[StepSpec]:
+    """One of the steps that the `sql` of `part` became, with what the file says for all of them."""
+    path: FieldPath = ("steps", step.name)
+    log.add_step(path, step.places)
+    common = {name: part.written[name] for name in ("parallelism", "errors") if part.has(name)}
+    if part.has("was"):
+        common["was"] = part.written["was"] + step.name.removeprefix(query)
+    return _read(StepSpec, {**step.mapping, **common}, path, log)
 
 
 def _read_typed(

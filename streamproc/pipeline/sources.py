@@ -51,6 +51,7 @@ class SourceFacts:
     bounded: bool
     logical: LogicalSource | None
     changelog: Changelog | None = None
+    event_time: str | None = None  # its column
 
 
 def plan_source(
@@ -107,7 +108,8 @@ def plan_source(
             bounded=bounded,
         )
     has_event_time = spec.event_time is not None or "event_time" in part.broken
-    return SourceFacts(schema, has_event_time, bounded, logical)
+    column = event_time.column if event_time is not None else None
+    return SourceFacts(schema, has_event_time, bounded, logical, event_time=column)
 
 
 def _fields(part: Part[Source], declared: Mapping[str, Any], log: FaultLog) -> dict[str, FieldType | None]:

@@ -75,6 +75,9 @@ def check_step_rules(part: Part[StepSpec], log: FaultLog) -> None:
             hint = "conditions on rows go to `where`" if name == "having" else None
             needed = "a verb" if name == "having" and not verbs else listed(map(repr, known), "or")
             log.error((*part.path, name), f"'{name}' needs {needed} in the same step", hint, at_key=True)
+    for name in ("where", "having", "select", "add", "late", "emit", "key", "window"):
+        if part.has("sql") and part.has(name):
+            log.error((*part.path, name), f"'{name}' has no place beside 'sql'", "write it in the query", at_key=True)
     if part.has("join") and part.has("input"):
         log.error((*part.path, "input"), "a join reads its 'left' and 'right': it has no 'input'", at_key=True)
 
@@ -103,6 +106,7 @@ def plan_step(
     verb = verb_of(part)
     joins = verb == "join"
     planned.schema, planned.changelog = facts[0].schema, facts[0].changelog
+    planned.event_time = facts[0].event_time if verb is None else None
     if spec.where is not None and not joins:
         _filter(spec.where, "where", part, facts[0].schema, errors, planned.inputs[0].before, log)
     context = VerbContext(part, spec, facts, errors, log, folder)
@@ -115,6 +119,7 @@ def plan_step(
     if spec.having is not None:
         _filter(spec.having, "having", part, planned.schema, errors, planned.operators, log)
     if part.has("select"):
+        planned.event_time = _kept_names(spec.select or []).get(planned.event_time or "")
         planned.changelog = _select_changelog(planned.changelog, spec.select or [])
         planned.schema = _plan_select(part, spec, planned.schema, errors, planned, log)
     elif joins:
@@ -146,8 +151,13 @@ def _select_changelog(changelog: Changelog | None, select: Mapping[str, str] | l
     """The changelog of what a select leaves: its key survives where every column of it is kept, by any name."""
     if changelog is None or changelog.key is None:
         return changelog
-    kept = dict(zip(select, select, strict=True)) if isinstance(select, list) else {v: k for k, v in select.items()}
+    kept = _kept_names(select)
     return Changelog(tuple(kept[name] for name in changelog.key) if all(n in kept for n in changelog.key) else None)
+
+
+def _kept_names(select: Mapping[str, str] | list[str]) -> dict[str, str]:
+    """Columns that a select keeps as they are, and what it calls them."""
+    return {name: name for name in select} if isinstance(select, list) else {v: k for k, v in select.items()}
 
 
 def _add_changelog(changelog: Changelog | None, spec: StepSpec) -> Changelog | None:

@@ -18,6 +18,8 @@ from streamproc.pipeline.faults import FaultLog
 from streamproc.pipeline.logical import StreamRef
 from streamproc.pipeline.shape import Part, Shape
 from streamproc.pipeline.spec import JobSpec, StepSpec
+from streamproc.pipeline.sql.dialect import tables_of
+from streamproc.pipeline.sql.fault import SqlFault
 from streamproc.pipeline.suggest import did_you_mean, listed, near
 
 ALL_ERRORS: Final = "*.errors"
@@ -91,7 +93,10 @@ def wire(shape: Shape, log: FaultLog) -> Wiring:
         wiring.inputs[name] = []
         if isinstance(part.written, dict) and part.written.get("input") == []:
             log.error((*part.path, "input"), "must name at least one input")
-        for text, path, port in _written_inputs(part):
+        if part.has("sql"):
+            _wire_query(name, part, shape, log, wiring)
+            continue
+        for text, path, port in written_inputs(part):
             if text == ALL_ERRORS:
                 stars.append((name, path))
             elif (ref := _resolve(text, path, shape, log, wiring)) is None:
@@ -110,7 +115,32 @@ def wire(shape: Shape, log: FaultLog) -> Wiring:
     return wiring
 
 
-def _written_inputs(part: Part[Any]) -> Iterator[tuple[str, FieldPath, int]]:
+def _wire_query(name: str, part: Part[Any], shape: Shape, log: FaultLog, wiring: Wiring) -> None:
+    """A query reads the streams it names; what `input` says beside it bounds them."""
+    path = (*part.path, "sql")
+    spec = part.spec
+    if spec is None or spec.sql is None:
+        wiring.incomplete.add(name)
+        return
+    try:
+        tables = tables_of(spec.sql)
+    except SqlFault as fault:
+        log.error(path, fault.message, fault.hint, offset=fault.offset)
+        wiring.incomplete.add(name)
+        return
+    allowed = {text for text, _, _ in written_inputs(part)}
+    for text, offset in tables:
+        ref = _resolve(text, path, shape, log, wiring, offset=offset)
+        if ref is None:
+            wiring.incomplete.add(name)
+            wiring.unresolved.append(text)
+            continue
+        if allowed and text not in allowed:
+            log.error(path, f"'{text}' is not among the inputs of this step", "add it to 'input'", offset=offset)
+        wiring.inputs[name].append(Input(ref, path))
+
+
+def written_inputs(part: Part[Any]) -> Iterator[tuple[str, FieldPath, int]]:
     """Texts that name inputs, their places, and the port they are for."""
     if not isinstance(part.written, dict):
         return
@@ -127,10 +157,12 @@ def _written_inputs(part: Part[Any]) -> Iterator[tuple[str, FieldPath, int]]:
             yield join[side], (*part.path, "join", side), port
 
 
-def _resolve(text: str, path: FieldPath, shape: Shape, log: FaultLog, wiring: Wiring) -> StreamRef | None:
+def _resolve(
+    text: str, path: FieldPath, shape: Shape, log: FaultLog, wiring: Wiring, *, offset: int | None = None
+) -> StreamRef | None:
     node, dot, tag = text.partition(".")
     if node not in shape.sources and node not in shape.steps:
-        _refuse_node(text, node, path, shape, log)
+        _refuse_node(text, node, path, shape, log, offset)
         return None
     if not dot:
         return StreamRef(node)
@@ -187,19 +219,21 @@ def _has_late_rows(spec: StepSpec) -> bool:
     return spec.top is not None and spec.top.window is not None
 
 
-def _refuse_node(text: str, node: str, path: FieldPath, shape: Shape, log: FaultLog) -> None:
+def _refuse_node(
+    text: str, node: str, path: FieldPath, shape: Shape, log: FaultLog, offset: int | None
+) -> None:
     if not shape.sources:
         return  # none could be read: that is said already
     names = [*shape.sources, *shape.steps]
     if node in shape.sinks:
-        log.error(path, f"'{node}' is a sink: nothing can be read from it")
+        log.error(path, f"'{node}' is a sink: nothing can be read from it", offset=offset)
     elif text.startswith("*"):
         log.error(path, f"unknown input '{text}'", f'all errors streams together are "{ALL_ERRORS}"')
     else:
         suggestion = near(node, names)
         rest = text[len(node) :]
         hint = f"did you mean '{suggestion}{rest}'?" if suggestion else did_you_mean(node, names)
-        log.error(path, f"unknown input '{text}'", hint)
+        log.error(path, f"unknown input '{text}'", hint, offset=offset)
 
 
 def _expand_stars(stars: list[tuple[str, FieldPath]], wiring: Wiring, shape: Shape) -> None:

@@ -27,6 +27,7 @@ class InputFacts:
     untimed: Sequence[str] = ()  # sources and errors streams behind it whose rows have no event time
     time_candidates: Mapping[str, Sequence[str]] = field(default_factory=dict)  # timestamp columns of those sources
     name: str = ""  # of the stream, or of its first one
+    event_time: str | None = None  # the column that holds it, where one does
 
     @property
     def timed(self) -> bool:
@@ -52,6 +53,7 @@ class PlannedStep:
     side_outputs: dict[str, Schema] = field(default_factory=dict)  # "late" and what process declares
     changelog: Changelog | None = None  # of the main output
     timed: bool = True
+    event_time: str | None = None  # the column that holds it, where one does
     shared_names: frozenset[str] = frozenset()  # of a join: columns of one name that `match` holds equal
 
 

@@ -1,0 +1,124 @@
+"""The pipeline that runs one query here: Nexmark's three topics as sources, the query as SQL or as steps, a Kafka sink.
+
+A query is a file of Flink SQL (`queries/qN.sql`, or one from elsewhere) or a YAML mapping of steps (`steps/qN.yaml`).
+A line `-- key: a,b` (`# key: a,b` in YAML) says that the result is updated, and by which columns. A file of steps may
+hold `sources:` beside its `steps:`; what the sink reads is the step called `result`, else the last one.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+FOLDER: Final = Path(__file__).parent
+_KEY: Final = re.compile(r"^(?:--|#)\s*key:\s*(.+)$", re.MULTILINE)
+OUT_OF_ORDER: Final = "4s"  # as the watermarks of the peers' tables
+
+_TABLES: Final[dict[str, dict[str, str]]] = {
+    "bid": {
+        "auction": "int64",
+        "bidder": "int64",
+        "price": "int64",
+        "channel": "string",
+        "url": "string",
+        "dateTime": "timestamp_ms",
+        "extra": "string",
+    },
+    "auction": {
+        "id": "int64",
+        "itemName": "string",
+        "description": "string",
+        "initialBid": "int64",
+        "reserve": "int64",
+        "dateTime": "timestamp_ms",
+        "expires": "timestamp_ms",
+        "seller": "int64",
+        "category": "int64",
+        "extra": "string",
+    },
+    "person": {
+        "id": "int64",
+        "name": "string",
+        "emailAddress": "string",
+        "creditCard": "string",
+        "city": "string",
+        "state": "string",
+        "dateTime": "timestamp_ms",
+        "extra": "string",
+    },
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """One query in one form."""
+
+    name: str
+    path: Path
+
+    @property
+    def form(self) -> str:
+        """`sql` or `steps`."""
+        return "sql" if self.path.suffix == ".sql" else "steps"
+
+    @property
+    def text(self) -> str:
+        """The file's text."""
+        return self.path.read_text(encoding="utf-8")
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """Columns by which the result is updated; none when it is append-only."""
+        found = _KEY.search(self.text)
+        return tuple(name.strip() for name in found[1].split(",")) if found else ()
+
+
+def known_queries(form: str) -> list[Query]:
+    """Every query of this folder in one form, in the order of their numbers."""
+    paths = (FOLDER / "queries").glob("*.sql") if form == "sql" else (FOLDER / "steps").glob("*.yaml")
+    return [Query(path.stem, path) for path in sorted(paths, key=lambda path: (_number(path.stem), path.stem))]
+
+
+def _number(name: str) -> int:
+    return int("".join(filter(str.isdigit, name)) or 0)
+
+
+def pipeline(query: Query, *, brokers: str, prefix: str, topic: str, parallelism: int, job: dict[str, Any]) -> str:
+    """The whole pipeline file, as YAML text."""
+    steps, sources = _steps(query)
+    kafka = {"type": "kafka", "brokers": [brokers]}
+    sink: dict[str, Any] = {**kafka, "input": "result" if "result" in steps else list(steps)[-1], "topic": topic}
+    if query.key:
+        sink["key"] = list(query.key)
+    document = {
+        "version": 1,
+        "pipeline": f"oracle-{query.name}".lower().replace("_", "-"),
+        "job": {"parallelism": parallelism, **job},
+        "sources": {name: _source(name, brokers, prefix) for name in _TABLES} | sources,
+        "steps": steps,
+        "sinks": {"out": sink},
+    }
+    return yaml.safe_dump(document, sort_keys=False, width=10_000)
+
+
+def _source(table: str, brokers: str, prefix: str) -> dict[str, Any]:
+    return {
+        "type": "kafka",
+        "brokers": [brokers],
+        "topic": f"{prefix}{table}",
+        "stop": "latest",
+        "schema": _TABLES[table],
+        "event_time": {"column": "dateTime", "out_of_order": OUT_OF_ORDER},
+    }
+
+
+def _steps(query: Query) -> tuple[dict[str, Any], dict[str, Any]]:
+    if query.form == "sql":
+        text = "\n".join(line for line in query.text.splitlines() if not line.startswith("--")).strip().rstrip(";")
+        return {"result": {"sql": text}}, {}
+    written = yaml.safe_load(query.text)
+    return written["steps"], written.get("sources", {})
