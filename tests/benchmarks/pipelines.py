@@ -132,10 +132,15 @@ class Measured:
 
 
 def run(kafka: Broker, name: str, body: str, parallelism: int = 1) -> Measured:
-    """Run one pipeline to its end in a fresh directory and process."""
+    """Run one pipeline to its end."""
+    return run_file(name, _HEAD.format(name=name, parallelism=parallelism, brokers=kafka.bootstrap) + body)
+
+
+def run_file(name: str, text: str) -> Measured:
+    """Run a pipeline file of this text to its end, in a fresh directory and process."""
     with tempfile.TemporaryDirectory() as directory:
         file = Path(directory) / "pipeline.yaml"
-        file.write_text(_HEAD.format(name=name, parallelism=parallelism, brokers=kafka.bootstrap) + body)
+        file.write_text(text)
         process = subprocess.Popen(
             [sys.executable, "-m", "streamproc", "run", str(file), "--json", "--log-level", "warning"],
             cwd=directory,

@@ -46,7 +46,9 @@ def main() -> int:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--query", default="all", help="names of known queries, or SQL files, with commas")
-    parser.add_argument("--steps", type=Path, action="append", default=[], help="a YAML of steps for the query alike named")
+    parser.add_argument(
+        "--steps", type=Path, action="append", default=[], help="a YAML of steps for the query alike named"
+    )
     parser.add_argument("--form", choices=["sql", "steps", "both"], default="both")
     parser.add_argument("--events", type=int, default=50_000)
     parser.add_argument("--rate", type=int, default=1_000, help="events per second of event time")
@@ -81,9 +83,7 @@ def _compare_all(options: argparse.Namespace, peers: Peers, broker: Broker, work
     for out_of_order in map(int, options.out_of_order.split(",")):
         prefix = f"o{out_of_order}_"
         data = work / f"data-{out_of_order}"
-        peers.generate(
-            data, events=options.events, seed=options.seed, rate=options.rate, out_of_order_ms=out_of_order
-        )
+        peers.generate(data, events=options.events, seed=options.seed, rate=options.rate, out_of_order_ms=out_of_order)
         peers.load(data, broker.bootstrap, prefix=prefix, partitions=options.partitions)
         results = work / f"flink-{out_of_order}"
         peers.flink([sql.path for sql, _ in chosen], broker.bootstrap, prefix=prefix, target=results)
@@ -91,7 +91,9 @@ def _compare_all(options: argparse.Namespace, peers: Peers, broker: Broker, work
             flink = from_csv(results / f"{sql.name}.csv")
             for query in forms:
                 for parallelism in map(int, options.parallelism.split(",")):
-                    what = f"{query.name:<6} {query.form:<6} out of order {out_of_order:>5} ms  parallelism {parallelism}"
+                    what = (
+                        f"{query.name:<6} {query.form:<6} out of order {out_of_order:>5} ms  parallelism {parallelism}"
+                    )
                     began = time.monotonic()
                     try:
                         ours = _run(query, broker, work, prefix, parallelism, flink.columns)
@@ -106,17 +108,14 @@ def _compare_all(options: argparse.Namespace, peers: Peers, broker: Broker, work
                     yield f"{what}: {found}" if found else ""
 
 
-def _run(
-    query: Query, broker: Broker, work: Path, prefix: str, parallelism: int, columns: tuple[str, ...]
-) -> Result:
+def _run(query: Query, broker: Broker, work: Path, prefix: str, parallelism: int, columns: tuple[str, ...]) -> Result:
     """One run of `streamproc run` to the end of its input."""
     topic = f"{query.name}-{query.form}-{prefix}{parallelism}".lower()
     broker.create_topic(topic, partitions=1)
     folder = work / topic
     folder.mkdir()
-    text = pipeline(
-        query, brokers=broker.bootstrap, prefix=prefix, topic=topic, parallelism=parallelism, job={"restart": {"strategy": "none"}}
-    )
+    job = {"parallelism": parallelism, "restart": {"strategy": "none"}}
+    text = pipeline(query, brokers=broker.bootstrap, prefix=prefix, topic=topic, job=job)
     (folder / "pipeline.yaml").write_text(text, encoding="utf-8")
     command = [sys.executable, "-m", "streamproc", "run", "pipeline.yaml", "--checkpoints", "file:checkpoints"]
     subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True, timeout=_RUN_SECONDS_MAX)

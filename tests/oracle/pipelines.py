@@ -87,17 +87,18 @@ def _number(name: str) -> int:
     return int("".join(filter(str.isdigit, name)) or 0)
 
 
-def pipeline(query: Query, *, brokers: str, prefix: str, topic: str, parallelism: int, job: dict[str, Any]) -> str:
-    """The whole pipeline file, as YAML text."""
+def pipeline(query: Query, *, brokers: str, prefix: str, topic: str | None, job: dict[str, Any]) -> str:
+    """The whole pipeline file, as YAML text; without a `topic` the result goes nowhere."""
     steps, sources = _steps(query)
-    kafka = {"type": "kafka", "brokers": [brokers]}
-    sink: dict[str, Any] = {**kafka, "input": "result" if "result" in steps else list(steps)[-1], "topic": topic}
-    if query.key:
-        sink["key"] = list(query.key)
+    sink: dict[str, Any] = {"type": "blackhole", "input": "result" if "result" in steps else list(steps)[-1]}
+    if topic is not None:
+        sink |= {"type": "kafka", "brokers": [brokers], "topic": topic}
+        if query.key:
+            sink["key"] = list(query.key)
     document = {
         "version": 1,
         "pipeline": f"oracle-{query.name}".lower().replace("_", "-"),
-        "job": {"parallelism": parallelism, **job},
+        "job": job,
         "sources": {name: _source(name, brokers, prefix) for name in _TABLES} | sources,
         "steps": steps,
         "sinks": {"out": sink},
