@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 TESTS ?= tests
 
-.PHONY: help setup demo test check format bench oracle chaos soak lock clean
+.PHONY: help setup demo test check format bench oracle chaos soak endless lock clean
 
 help: ## List the commands
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -60,6 +60,9 @@ chaos: setup ## Kill, stop and resume a job and its broker at random (MINUTES=10
 
 soak: setup ## Run a job under a steady load and see that nothing grows (MINUTES=120)
 	@$(BIN)/python -m tests.soak --minutes $(or $(MINUTES),120)
+
+endless: setup ## Every stateful operator at full rate, to see that nothing grows (MINUTES=10)
+	@$(BIN)/python -m tests.endless --minutes $(or $(MINUTES),10)
 
 lock: setup ## Renew requirements.lock after a change of dependencies
 	@printf 'hatchling>=1.27,<2\neditables>=0.5,<1\n' | $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \

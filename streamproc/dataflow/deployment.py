@@ -23,6 +23,7 @@ from state.restored_files import RestoredFiles
 from state.rocksdb import RocksBackend
 from state.snapshot import StoredFile, UploadId, upload
 from state.store import CheckpointStore
+from streamproc.checkpoint.coordinator import SubtaskId
 from streamproc.checkpoint.manifest import Manifest, StepPart
 from streamproc.connectors import make_sink, make_source
 from streamproc.dataflow.chain import Chain, ChainedOperator, Route
@@ -30,6 +31,7 @@ from streamproc.dataflow.channel import Channel
 from streamproc.dataflow.compute import Compute
 from streamproc.dataflow.gate import InputGate
 from streamproc.dataflow.partitioner import Forward, HashByKey, Partitioner, Rebalance
+from streamproc.dataflow.source_alignment import SourceAlignment, SourceProgress
 from streamproc.dataflow.source_subtask import RestoredSplit, SourceSubtask
 from streamproc.dataflow.subtask import (
     CheckpointReporter,
@@ -100,6 +102,7 @@ class Deployment:
         self._now_ms = now_ms
         self._sinks: dict[str, Sink] = {}
         self._sources: dict[str, Source] = {}
+        self._progress: dict[SubtaskId, SourceProgress] = {}
         self.subtasks: list[Subtask] = []
         if restored is not None:
             check_compatible(graph, restored, committed=committed)
@@ -213,7 +216,21 @@ class Deployment:
                 )
                 for split, known in self._restored.sources[source.name].items()
             }
-        return SourceSubtask(parts, source, reader, self._graph.logical.job.batch, restored)
+        batch = self._graph.logical.job.batch
+        return SourceSubtask(parts, source, reader, batch, restored, self._alignment(parts.id))
+
+    def _alignment(self, subtask: SubtaskId) -> SourceAlignment:
+        """With every other source subtask whose rows come together with those of `subtask` somewhere."""
+        name, index = subtask
+        meeting = self._graph.meeting_sources(name)
+        peers = [
+            self._progress.setdefault((vertex.name, i), SourceProgress())
+            for vertex in self._graph.vertices
+            if vertex.name in meeting
+            for i in range(vertex.parallelism)
+            if (vertex.name, i) != (name, index)
+        ]
+        return SourceAlignment(self._progress.setdefault(subtask, SourceProgress()), peers)
 
     def _operator(self, stage: Stage, vertex: Vertex, index: int, state: KeyedState | None) -> ChainedOperator:
         max_parallelism = self._graph.logical.job.max_parallelism

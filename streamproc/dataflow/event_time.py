@@ -42,9 +42,22 @@ class SourceClock:
         """Nothing follows on `split`: it holds nobody back."""
         self._splits[split].finished = True
 
+    def advance(self, split: SplitId, watermark: EventTimeMs) -> None:
+        """The split's own watermark comes to `watermark`, if it is not there yet."""
+        if self._event_time is None:
+            return
+        clock = self._splits[split]
+        time = EventTimeMs(watermark + self._event_time.out_of_order_ms)
+        clock.max_time = time if clock.max_time is None else max(clock.max_time, time)
+
     def max_time(self, split: SplitId) -> EventTimeMs | None:
         """For the checkpoint."""
         return self._splits[split].max_time
+
+    @property
+    def latest(self) -> EventTimeMs | None:
+        """The highest event time of all splits."""
+        return max((clock.max_time for clock in self._splits.values() if clock.max_time is not None), default=None)
 
     def stamp(self, split: SplitId, frame: pl.DataFrame, now_s: float) -> pl.DataFrame:
         """Add the hidden columns to a batch of `split` and move its clock. No event time may be null."""

@@ -18,6 +18,7 @@ from operators.element import WATERMARK_MAX, WATERMARK_MIN, CheckpointId, EventT
 from state.failure import Failure
 from streamproc.dataflow.chain import Routed
 from streamproc.dataflow.event_time import SourceClock
+from streamproc.dataflow.source_alignment import SourceAlignment
 from streamproc.dataflow.subtask import Subtask, SubtaskParts
 from streamproc.pipeline.logical import LogicalSource, StreamRef
 from streamproc.pipeline.spec import BatchSpec
@@ -58,8 +59,10 @@ class SourceSubtask(Subtask):
         reader: SourceReader,
         batch: BatchSpec,
         restored: Mapping[SplitId, RestoredSplit] | None,
+        alignment: SourceAlignment,
     ) -> None:
         super().__init__(parts)
+        self._alignment = alignment
         self._source = source
         self._errors: ErrorPolicy = source.errors
         self._reader = reader
@@ -131,9 +134,11 @@ class SourceSubtask(Subtask):
     async def _fetch(self) -> list[Fetched]:
         """One round: what is there; when that is little, what comes within a third of `max_delay` too (the
         rest is for the way through the pipeline)."""
+        await self._alignment.wait_for_peers()
         max_rows = self._batch.max_rows
         pieces = list(await self._reader.fetch(max_rows, _IDLE_FETCH_S))
         rows = sum(piece.rows for piece in pieces)
+        self._alignment.own.reading = rows > 0
         if 0 < rows < max_rows // 4 and self._batch.max_delay and not any(piece.finished for piece in pieces):
             await asyncio.sleep(self._batch.max_delay / 3000)
             pieces += await self._reader.fetch(max_rows, 0.0)
@@ -146,8 +151,11 @@ class SourceSubtask(Subtask):
             self._own.records_in.inc(piece.rows)
             self._own.bytes_in.inc(piece.bytes)
             self._parts.observer.status.records_in += piece.rows
+            self._alignment.own.latest = self._clock.latest
         self._learn_splits()
         self._positions[piece.split] = piece.position
+        if piece.watermark is not None:
+            self._clock.advance(piece.split, piece.watermark)
         if piece.finished and piece.split not in self._finished:
             self._finished.add(piece.split)
             self._clock.finish(piece.split)
@@ -182,6 +190,7 @@ class SourceSubtask(Subtask):
         if self._reader.exhausted() and self._finished >= set(self._reader.splits()):
             await self._advance(Watermark(WATERMARK_MAX))
             self._sent = Watermark(WATERMARK_MAX)
+            self._alignment.own.reading = False
             self.exhausted.set()
 
     async def _advance_clock(self) -> None:

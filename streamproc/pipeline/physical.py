@@ -16,6 +16,8 @@ from streamproc.pipeline.spec import KafkaSinkSpec
 
 Reader = LogicalStep | LogicalSink
 Node = LogicalSource | Reader
+
+
 @dataclass(frozen=True, slots=True)
 class Stage:
     """One operator of a chain and the step whose rows, errors and state it accounts for."""
@@ -67,6 +69,22 @@ class PhysicalGraph:
             for edge in vertex.edges:
                 if edge.downstream == name:
                     yield vertex, edge
+
+    def meeting_sources(self, name: str) -> frozenset[str]:
+        """Sources with event time whose rows come to one place with those of source vertex `name`; itself included."""
+        reached = {v.name: self._reached_from(v.name) for v in self.vertices if v.source and v.source.event_time}
+        own = reached.get(name, frozenset())
+        return frozenset(other for other, places in reached.items() if places & own)
+
+    def _reached_from(self, name: str) -> frozenset[str]:
+        found: set[str] = set()
+        waiting = [name]
+        while waiting:
+            for edge in self.vertex(waiting.pop()).edges:
+                if edge.downstream not in found:
+                    found.add(edge.downstream)
+                    waiting.append(edge.downstream)
+        return frozenset(found)
 
 
 def plan_physical(graph: LogicalGraph) -> PhysicalGraph:
