@@ -11,11 +11,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import reduce
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
 from operators.connector import ERRORS_SCHEMA
 from operators.element import Schema
+from streamproc.pipeline.cases import check_cases
 from streamproc.pipeline.columns import AnyColumns, GuessedColumns, differences, together
 from streamproc.pipeline.connections import check_connection
 from streamproc.pipeline.document import Document, FieldPath, read_document
@@ -30,6 +32,7 @@ from streamproc.pipeline.logical import (
     LogicalStep,
     StreamRef,
 )
+from streamproc.pipeline.old_rows import without_old_rows
 from streamproc.pipeline.shape import Part, Shape, read_shape, read_sql_step
 from streamproc.pipeline.sinks import plan_sink
 from streamproc.pipeline.sources import SourceFacts, plan_source
@@ -46,6 +49,7 @@ from streamproc.pipeline.wiring import (
     check_side_outputs,
     check_something_runs,
     error_policy,
+    keeps_late_rows,
     live_inputs,
     warn_unread,
     wire,
@@ -115,17 +119,31 @@ class _Planner:
         steps = self._plan_steps(job)
         sinks = self._plan_sinks(job)
         warn_unread(self.wiring, shape, log)
+        check_cases(shape.tests, sources, list(shape.sources), self._readable(), log)
         live = self.wiring.live
         assert log.failed or live <= sources.keys() | steps.keys() | sinks.keys(), "a part was dropped without a fault"
+        running = {name: sink for name, sink in sinks.items() if name in live}
         return LogicalGraph(
             pipeline=shape.pipeline,
             job=job,
             sources={name: source for name, source in sources.items() if name in live},
-            steps={name: step for name, step in steps.items() if name in live},
-            sinks={name: sink for name, sink in sinks.items() if name in live},
+            steps=without_old_rows({name: step for name, step in steps.items() if name in live}, running),
+            sinks=running,
+            tests=tuple(part.spec for part in shape.tests if part.spec is not None),
             warnings=tuple(str(fault) for fault in log.faults() if fault.severity == "warning"),
             secrets=log.document.secrets,
         )
+
+    def _readable(self) -> dict[StreamRef, Schema]:
+        """Streams that a test may expect rows of."""
+        parts: Mapping[str, Part[Any]] = {**self.shape.sources, **self.shape.steps}
+        return {
+            ref: stream.schema
+            for ref, stream in self.streams.items()
+            if ref.node in parts
+            and (ref.tag != "errors" or error_policy(parts[ref.node], self.shape.job) in ("dlq", None))
+            and (ref.tag != "late" or keeps_late_rows(parts[ref.node]) is not False)
+        }
 
     def _plan_sources(self) -> dict[str, LogicalSource]:
         planned: dict[str, LogicalSource] = {}
