@@ -14,7 +14,7 @@ from typing import Any, Literal, NewType, Protocol
 
 import polars as pl
 
-from operators.element import Schema
+from operators.element import EventTimeMs, Schema
 
 SplitId = NewType("SplitId", str)  # stable and readable: "orders-3", "data/2013-01.csv"
 Position = Mapping[str, Any]
@@ -35,7 +35,7 @@ ERRORS_SCHEMA: Schema = {
 @dataclass(frozen=True, slots=True)
 class Decoded:
     """Rows of one fetched piece: good ones with the source's visible columns (payload and
-    metadata, no hidden ones), bad ones as rows of `ERRORS_SCHEMA` (None when there are none)."""
+    metadata; of the hidden ones `__kind` where the source is a changelog), bad ones as rows of `ERRORS_SCHEMA` (None when there are none)."""
 
     frame: pl.DataFrame
     errors: pl.DataFrame | None = None
@@ -52,6 +52,7 @@ class Fetched:
     bytes: int
     decode: Callable[[], Decoded]
     finished: bool = False  # bounded split: nothing follows
+    watermark: EventTimeMs | None = None  # the split's event time comes at least to it, whatever its rows say
 
 
 class SourceReader(Protocol):

@@ -29,14 +29,24 @@ _XXHASH64: Final[pl.Expr] = _VALUE.nchash.xxhash64()  # made once: each `nchash`
 
 def key_groups(frame: pl.DataFrame, key: Sequence[str], max_parallelism: int) -> pl.Series:
     """The key group of every row as Int32, 0 ≤ group < `max_parallelism`; an empty key is group 0."""
+    return pl.Series("key_group", groups_of_hashes(hash_rows(frame, key), max_parallelism))
+
+
+def groups_of_hashes(hashes: UInt64s, max_parallelism: int) -> npt.NDArray[np.int32]:
+    """The key groups of rows that `hash_rows` gave these hashes for."""
+    # the upper half scaled to the range: no slow division, and no bias worth naming
+    groups = ((hashes >> np.uint64(32)) * np.uint64(max_parallelism)) >> np.uint64(32)
+    return groups.astype(np.int32)
+
+
+def hash_rows(frame: pl.DataFrame, key: Sequence[str]) -> UInt64s:
+    """64 bits for the key of every row; 0 for the empty key."""
     if not key:
-        return pl.zeros(frame.height, dtype=pl.Int32, eager=True)
+        return np.zeros(frame.height, dtype=np.uint64)
     hashes = hash_values(frame.get_column(key[0]))
     for name in key[1:]:
         hashes = _combine(hashes, hash_values(frame.get_column(name)))
-    # the upper half scaled to the range: no slow division, and no bias worth naming
-    groups = ((hashes >> np.uint64(32)) * np.uint64(max_parallelism)) >> np.uint64(32)
-    return pl.Series("key_group", groups.astype(np.int32))
+    return hashes
 
 
 def hash_values(values: pl.Series) -> UInt64s:
@@ -127,12 +137,11 @@ def _lists(values: pl.Series) -> UInt64s:
     lengths = _filled(values.list.len()).to_numpy().astype(np.int64)
     hashes = _mix(lengths.view(np.uint64) + _EMPTY)
     elements = values.drop_nulls().explode(empty_as_null=False)
-    if len(elements) == 0:
-        return hashes
-    starts = np.cumsum(lengths) - lengths
-    position = np.arange(len(elements)) - np.repeat(starts, lengths)
-    placed = _combine(hash_values(elements), position.view(np.uint64))
     sums = np.zeros(len(values), dtype=np.uint64)
-    filled = lengths > 0
-    sums[filled] = np.add.reduceat(placed, starts[filled])
+    if len(elements):
+        starts = np.cumsum(lengths) - lengths
+        position = np.arange(len(elements)) - np.repeat(starts, lengths)
+        placed = _combine(hash_values(elements), position.view(np.uint64))
+        filled = lengths > 0
+        sums[filled] = np.add.reduceat(placed, starts[filled])
     return _combine(hashes, sums)

@@ -25,6 +25,7 @@ import polars as pl
 from operators import block_codec
 from operators.aggregates import AggregatePlan
 from operators.hashing import key_groups
+from operators.merged_ranges import MergedRanges
 from operators.operator import OperatorContext
 from state.key_group import KeyGroupRange
 
@@ -34,6 +35,7 @@ BLOCK_ROWS_MIN: Final = 8_192  # …and in a large slice also smaller ones, so t
 BUCKET_ROWS: Final = 500_000  # partials merged at once
 REWRITE_WEIGHT: Final = 262_144  # weight appended to a slice's blocks that is always tolerated…
 _REWRITE_FACTOR: Final = 3  # …and more, as many times what was left when they were last merged
+RANGES_FROM: Final = 8  # slices of a window from which on what overlapping windows share is merged once
 _FRAME_WEIGHT: Final = 64  # what a frame costs beside its rows (1.7 kB), in rows
 _ROW_BYTES: Final = 40  # what a plain row takes
 
@@ -68,16 +70,29 @@ class _Slice:
 class Partials:
     """The partials of one operator subtask. `shared`: a slice is in several windows, so merged slices are kept."""
 
-    def __init__(self, plan: AggregatePlan, key: Sequence[str], context: OperatorContext, *, shared: bool) -> None:
+    def __init__(
+        self,
+        plan: AggregatePlan,
+        key: Sequence[str],
+        context: OperatorContext,
+        *,
+        slice_ms: int,
+        shared: bool,
+        within: Sequence[str] = (),
+        name: str = "window",
+    ) -> None:
+        """`within`: columns that divide a slice further, and do not count for the key group. `name`: of the blocks."""
         assert context.state is not None
         self._plan = plan
         self._key = list(key)
+        self._by = [*within, *key]
         self._groups = context.groups
         self._max_parallelism = context.max_parallelism
         self._weight_max = context.memory_rows_max
-        self._blocks = context.state.blocks("window")
+        self._blocks = context.state.blocks(name)
         self._shared = shared
         self._slices: dict[int, _Slice] = {}
+        self._ranges = MergedRanges(slice_ms, self.frames_of, self._merge)
         self._weight = 0
         self.rows = 0  # partial rows in memory
 
@@ -89,6 +104,7 @@ class Partials:
         entry = self._slices.get(start)
         if entry is None:
             entry = self._slices[start] = _Slice()
+        self._ranges.forget(start)
         self._append(entry.dirty, partial)
         if entry.dirty.wants_merge():
             self._compact(entry.dirty)
@@ -114,13 +130,24 @@ class Partials:
         self._compact(entry.dirty)
         return [*entry.clean.frames, *entry.dirty.frames]
 
+    def frames_of_all(self, starts: Sequence[int]) -> list[pl.DataFrame]:
+        """All partials of these slices, small enough to be held in memory; of many slices merged already."""
+        if len(starts) >= RANGES_FROM:
+            return self._ranges.frames(starts)
+        return [frame for start in starts for frame in self.frames_of(start)]
+
     def merged(self, starts: Sequence[int]) -> Iterator[pl.DataFrame]:
         """Partials of these slices merged by key, in frames that share no key: one, or one per bucket of
         key groups when there are so many that about `BUCKET_ROWS` have to be merged at a time."""
         rows = sum(map(self.rows_of, starts))
         if rows <= BUCKET_ROWS:
-            yield from self._merge([frame for start in starts for frame in self.frames_of(start)])
+            yield from self._merge(self.frames_of_all(starts))
             return
+        if len(starts) >= RANGES_FROM and rows <= self._weight_max:
+            shared = self._ranges.frames(starts)
+            if sum(frame.height for frame in shared) <= BUCKET_ROWS:
+                yield from self._merge(shared)
+                return
         in_memory: dict[int, list[tuple[pl.DataFrame, pl.Series]]] = {
             start: [(frame, self._groups_of(frame)) for frame in [*entry.clean.frames, *entry.dirty.frames]]
             for start, entry in self._entries(starts)
@@ -136,7 +163,7 @@ class Partials:
             yield from self._merge(frames)
 
     def merged_for(self, starts: Sequence[int], keys: pl.DataFrame) -> Iterator[pl.DataFrame]:
-        """As `merged`, for the given keys only (columns: key, unique); blocks are looked through one at a time."""
+        """As `merged`, for the given keys only (columns: within and key, unique); blocks are read one at a time."""
         groups = self._groups
         if self._key:
             wanted = self._groups_of(keys)
@@ -151,6 +178,7 @@ class Partials:
     def drop(self, start: int) -> None:
         """Forget a slice, in memory and in state."""
         entry = self._slices.pop(start)
+        self._ranges.forget(start)
         self._clear(entry.clean)
         self._clear(entry.dirty)
         if entry.stored_rows != 0:
@@ -158,6 +186,8 @@ class Partials:
 
     def fit(self) -> None:
         """Bring memory back under its budget: merge first, then move the heaviest slices to state."""
+        if self._ranges.rows > self._weight_max // 2:
+            self._ranges.clear()
         if self._weight <= self._weight_max:
             return
         goal = self._weight_max // 2  # so that the next batches do not come here again
@@ -254,7 +284,7 @@ class Partials:
         return key_groups(frame, self._key, self._max_parallelism)
 
     def _only(self, frame: pl.DataFrame, keys: pl.DataFrame) -> pl.DataFrame:
-        return frame.join(keys, on=self._key, how="semi", nulls_equal=True) if self._key else frame
+        return frame.join(keys, on=self._by, how="semi", nulls_equal=True) if self._by else frame
 
     def _entries(self, starts: Iterable[int]) -> Iterator[tuple[int, _Slice]]:
         return ((start, self._slices[start]) for start in starts)
@@ -262,14 +292,14 @@ class Partials:
     def _merge(self, frames: Sequence[pl.DataFrame]) -> Iterator[pl.DataFrame]:
         held = [frame for frame in frames if frame.height]
         if held:
-            yield self._plan.merge(pl.concat(held), self._key) if len(held) > 1 else held[0]
+            yield self._plan.merge(pl.concat(held), self._by) if len(held) > 1 else held[0]
 
     def _compact(self, run: _Run) -> None:
         """Merge a run into one frame of unique keys."""
         if len(run.frames) < 2:
             run.merged_weight = run.weight
             return
-        merged = self._plan.merge(pl.concat(run.frames), self._key)
+        merged = self._plan.merge(pl.concat(run.frames), self._by)
         self._clear(run)
         self._append(run, merged)
         run.merged_weight = run.weight

@@ -6,7 +6,7 @@ from __future__ import annotations
 import base64
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from typing import ClassVar, Final, NamedTuple
@@ -14,15 +14,21 @@ from typing import ClassVar, Final, NamedTuple
 import polars as pl
 
 from operators.connector import ERRORS_SCHEMA, ErrorPolicy
-from operators.element import HIDDEN, TIME
+from operators.element import TIME
 from operators.operator import OperatorContext, Output
 from state.failure import Actor, Failure
+
+
+class RowRefused(Exception):
+    """What an operator raises itself where the values of rows are to blame."""
+
 
 # What a value can cause. Others (an unknown column, a wrong type) would fail on every row: they are defects.
 ROW_ERRORS: Final = (
     pl.exceptions.ComputeError,
     pl.exceptions.InvalidOperationError,
     pl.exceptions.OutOfBoundsError,
+    RowRefused,
 )
 _SHOWN_CHARACTERS: Final = 300
 
@@ -65,18 +71,24 @@ class RowErrors:
         good: list[pl.DataFrame] = []
         bad: list[BadRow] = []
         self._bisect(frame, transform, error, good, bad)
+        return good, self.settle(bad), len(bad)
+
+    def settle(self, bad: Sequence[BadRow]) -> list[Output]:
+        """Of rows known to be bad, those for the dead letter queue; raises `RecordFailed` where the policy says so."""
+        if bad and self._policy == "fail":
+            row, error = bad[0]
+            raise RecordFailed(self._context.step, self._blame(row), row_json(row), reason(error)) from error
         self._context.counters.errors += len(bad)
-        outputs = [Output("errors", self._as_errors(bad))] if bad and self._policy == "dlq" else []
-        return good, outputs, len(bad)
+        return [Output("errors", self._as_errors(bad))] if bad and self._policy == "dlq" else []
 
     def _bisect(
         self, frame: pl.DataFrame, transform: Transform, error: Exception, good: list[pl.DataFrame], bad: list[BadRow]
     ) -> None:
         """Halve a frame that failed until each bad row is alone: O(bad · log rows) evaluations."""
         if frame.height == 1:
-            if self._policy == "fail":
-                raise RecordFailed(self._context.step, self._blame(frame), row_json(frame), reason(error)) from error
             bad.append(BadRow(frame, error))
+            if self._policy == "fail":
+                self.settle(bad)
             return
         middle = frame.height // 2
         for half in (frame.head(middle), frame.slice(middle)):
@@ -85,7 +97,7 @@ class RowErrors:
             except ROW_ERRORS as nearer:
                 self._bisect(half, transform, nearer, good, bad)
 
-    def _as_errors(self, bad: list[BadRow]) -> pl.DataFrame:
+    def _as_errors(self, bad: Sequence[BadRow]) -> pl.DataFrame:
         known = pl.DataFrame(
             {
                 "time": [row.item(0, TIME) if TIME in row.columns else None for row, _ in bad],
@@ -108,7 +120,7 @@ def reason(error: Exception) -> str:
 
 def row_json(row: pl.DataFrame) -> str:
     """The visible columns of a one-row frame, as the JSON format writes them."""
-    [values] = row.drop(HIDDEN, strict=False).to_dicts()
+    [values] = row.select(name for name in row.columns if not name.startswith("__")).to_dicts()
     return json.dumps(_plain(values), ensure_ascii=False)
 
 

@@ -1,12 +1,18 @@
 """Windows as arithmetic: every event time is in exactly one slice, and a window is a whole number of slices.
 
 A slice is gcd(size, slide) long and aligned to the epoch plus the offset, so a row is aggregated once
-however many hopping windows overlap it. Windows and slices are named by their start (ms since the
-epoch, inclusive); ends are exclusive. Nothing here knows about rows, keys or state.
+however many windows overlap it. Slices are named by their start (ms since the epoch, inclusive), windows
+by their end (exclusive): of every shape here a window ends each `slide` ms, and no two end together.
+Nothing here knows about rows, keys or state.
 
     size 10, slide 4, slice 2        0   2   4   6   8  10  12  14
-    window 0                         |-------------------|
-    window 4                                 |-------------------|
+    window 10                        |-------------------|
+    window 14                                |-------------------|
+
+    size 12, every 4, cumulating     0   2   4   6   8  10  12  14
+    window 4                         |-------|
+    window 8                         |---------------|
+    window 12                        |-----------------------|
 """
 
 from __future__ import annotations
@@ -23,15 +29,19 @@ Times = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """Tumbling (`slide_ms == size_ms`) or hopping windows; a slide beyond the size leaves gaps between windows."""
+    """Tumbling (`slide_ms == size_ms`) or hopping windows; a slide beyond the size leaves gaps between windows.
+    `cumulates`: windows [start, start + n · slide) that grow until they are `size_ms` long, and start anew."""
 
     size_ms: int
     slide_ms: int
     offset_ms: int = 0
+    cumulates: bool = False
 
     def __post_init__(self) -> None:
         if self.size_ms <= 0 or self.slide_ms <= 0:
             raise ValueError(f"window of {self.size_ms} ms every {self.slide_ms} ms: both must be more than zero")
+        if self.cumulates and self.size_ms % self.slide_ms:
+            raise ValueError(f"window of {self.size_ms} ms is not a whole number of {self.slide_ms} ms")
 
     @property
     def slice_ms(self) -> int:
@@ -56,26 +66,46 @@ class Window:
         """`slice_of` for a column of times."""
         return (time - self.offset_ms) // self.slice_ms * self.slice_ms + self.offset_ms
 
-    def first_window(self, time: int) -> int:
-        """Start of the earliest window that ends after `time`: the first that contains it, if any does."""
-        return _floor(time - self.size_ms, self.slide_ms, self.offset_ms) + self.slide_ms
+    def first_end(self, time: int) -> int:
+        """End of the earliest window that ends after `time`: the first that contains it, if any does."""
+        shortest = self.slide_ms if self.cumulates else self.size_ms
+        return _floor(time - shortest, self.slide_ms, self.offset_ms) + self.slide_ms + shortest
 
-    def last_window(self, time: int) -> int:
-        """Start of the latest window that starts at or before `time`: the last that contains it, if any does."""
-        return _floor(time, self.slide_ms, self.offset_ms)
+    def last_end(self, time: int) -> int:
+        """End of the latest window that starts at or before `time`: the last that contains it, if any does."""
+        return _floor(time, self._distance, self.offset_ms) + self.size_ms
+
+    def start_of(self, end: int) -> int:
+        """Start of the window that ends at `end`."""
+        return _floor(end - 1, self.size_ms, self.offset_ms) if self.cumulates else end - self.size_ms
+
+    def start_expr(self, end: pl.Expr) -> pl.Expr:
+        """`start_of` for a column of ends."""
+        if not self.cumulates:
+            return end - self.size_ms
+        return (end - 1 - self.offset_ms) // self.size_ms * self.size_ms + self.offset_ms
 
     def first_ends(self, times: Times) -> Times:
-        """End of `first_window` of each time."""
-        return (times - self.size_ms - self.offset_ms) // self.slide_ms * self.slide_ms + (
-            self.slide_ms + self.size_ms + self.offset_ms
+        """`first_end` of each time."""
+        shortest = self.slide_ms if self.cumulates else self.size_ms
+        return (times - shortest - self.offset_ms) // self.slide_ms * self.slide_ms + (
+            self.slide_ms + shortest + self.offset_ms
         )
 
     def last_ends(self, times: Times) -> Times:
-        """End of `last_window` of each time; a time at or beyond it is in no window."""
-        return (times - self.offset_ms) // self.slide_ms * self.slide_ms + (self.size_ms + self.offset_ms)
+        """`last_end` of each time; a time at or beyond it is in no window."""
+        return (times - self.offset_ms) // self._distance * self._distance + (self.size_ms + self.offset_ms)
+
+    @property
+    def _distance(self) -> int:
+        """Between one window's start and the next other one."""
+        return self.size_ms if self.cumulates else self.slide_ms
 
     def __str__(self) -> str:
-        shape = f"tumble {self.size_ms}ms" if self.tumbles else f"hop {self.size_ms}ms every {self.slide_ms}ms"
+        if self.cumulates:
+            shape = f"cumulate {self.size_ms}ms every {self.slide_ms}ms"
+        else:
+            shape = f"tumble {self.size_ms}ms" if self.tumbles else f"hop {self.size_ms}ms every {self.slide_ms}ms"
         return shape + (f" offset {self.offset_ms}ms" if self.offset_ms else "")
 
 

@@ -5,6 +5,11 @@ late is decided row by row against the watermark just before that row, so result
 batches were cut. Everything about which windows are closed follows from one number, the watermark: a window
 is closed when watermark ≥ end − 1, and out of reach for rows when watermark ≥ end − 1 + accept_for. Rows
 accepted into a closed window emit their keys of that window again, with the full new values.
+
+Windows that emit updates give a changelog instead: partials that have not been shown yet are kept apart, and
+showing them takes back what the others came to. Nothing more is to be said when such a window closes.
+
+Windows that rows carry are one slice each, at their last instant; their starts divide the slice.
 """
 
 from __future__ import annotations
@@ -19,6 +24,7 @@ import polars as pl
 
 from operators import block_codec
 from operators.aggregates import AggregatePlan
+from operators.changes import changes
 from operators.connector import ErrorPolicy
 from operators.element import ROW_WATERMARK, TIME, WATERMARK_MIN, EventTimeMs, Schema
 from operators.hashing import key_groups
@@ -26,35 +32,53 @@ from operators.operator import OperatorContext, Output
 from operators.partials import Partials
 from operators.row_errors import ROW_ERRORS, RowErrors, reason
 from operators.slices import Times, Window
-from operators.types import name_of
+from operators.window_results import (
+    EMIT_ROWS,
+    END,
+    START,
+    WINDOW_TYPE,
+    MissingEventTime,
+    ResultFailed,
+    WindowResults,
+    described,
+    result_schema,
+)
 from state.failure import Actor, Failure
 
-WINDOW_TYPE: Final = pl.Datetime("ms", "UTC")
-EMIT_ROWS: Final = 65_536  # rows of an output frame, about
+__all__ = [
+    "CARRIED",
+    "WINDOW_TYPE",
+    "MissingEventTime",
+    "MissingWindow",
+    "ResultFailed",
+    "WindowAggregate",
+    "WindowAggregateSpec",
+    "updates_text",
+]
+
+CARRIED: Final = Window(1, 1)  # what carried windows are to everything but their results
 _TOGETHER_ROWS: Final = 65_536  # partials of small windows that are closed in one go
 _WINDOW_COST: Final = 32  # what a window costs there beside its rows
-_START: Final = "__window"
+_AT: Final = "__at"  # the slice of a row
+_SLOT: Final = "__slot"
 
 
-class MissingEventTime(Failure):
-    """A row without event time reached a window; sources are to refuse such rows."""
-
-    def __init__(self, step: str) -> None:
-        super().__init__(f"step {step}: a row without event time reached its window")
-
-
-class ResultFailed(Failure):
-    """An aggregate failed on rows together, or an expression over aggregates on a result."""
+class MissingWindow(Failure):
+    """A row without `window_start` or `window_end` reached a step over the windows that rows carry."""
 
     acts: ClassVar[Actor] = "user"
 
-    def __init__(self, step: str, error: str) -> None:
-        super().__init__(f"step {step}: aggregates could not be computed: {error}")
+    def __init__(self, step: str) -> None:
+        super().__init__(f"step {step}: a row without window_start or window_end reached `window: input`")
 
 
 @dataclass(frozen=True, slots=True)
 class WindowAggregateSpec:
-    """`aggregate` over `window` by `key`; the empty key is one global group."""
+    """`aggregate` over `window` by `key`; the empty key is one global group.
+
+    `carried`: over the windows that rows carry; `window` is then `CARRIED`. `update_every_ms`: None emits on
+    close; otherwise a changelog, of each change as it comes (0) or each time event time passes a multiple.
+    """
 
     key: tuple[str, ...]
     window: Window
@@ -63,11 +87,12 @@ class WindowAggregateSpec:
     late_output: bool
     input_schema: Schema
     errors: ErrorPolicy = "fail"
+    carried: bool = False
+    update_every_ms: int | None = None
 
     @property
     def schema(self) -> Schema:
-        keys = {name: self.input_schema[name] for name in self.key}
-        return keys | {"window_start": WINDOW_TYPE, "window_end": WINDOW_TYPE} | dict(self.plan.schema)
+        return result_schema(self.plan, self.key, self.input_schema)
 
     @property
     def stateful(self) -> bool:
@@ -78,14 +103,16 @@ class WindowAggregateSpec:
 
     def describe(self) -> str:
         """Everything that stored partials depend on."""
-        by = ", ".join(f"{name} {name_of(self.input_schema[name])}" for name in self.key)
-        aggregates = ", ".join(
-            f"{name} = {' '.join(output.text.split())}"
-            for name, output in zip(self.plan.names, self.plan.outputs, strict=True)
-        )
-        reads = ", ".join(f"{name} {name_of(self.input_schema[name])}" for name in self.plan.inputs)
-        late = f", late accepted for {self.accept_for_ms}ms" if self.accept_for_ms else ""
-        return f"{self.window} by ({by}): {aggregates}; of ({reads}){late}"
+        window = "input" if self.carried else str(self.window)
+        text = described(window, self.plan, self.key, self.input_schema, self.accept_for_ms)
+        return text + updates_text(self.update_every_ms)
+
+
+def updates_text(update_every_ms: int | None) -> str:
+    """How a step emits, where that is not on close."""
+    if update_every_ms is None:
+        return ""
+    return f", updates every {update_every_ms}ms" if update_every_ms else ", each update"
 
 
 class WindowAggregate:
@@ -95,36 +122,50 @@ class WindowAggregate:
         self._spec = spec
         self._context = context
         self._key = list(spec.key)
+        self._within = [START] if spec.carried else []
+        self._by = [*self._within, *self._key]
         self._window = spec.window
-        self._reach = spec.window.size_ms - 1  # a window closes at start + reach
+        self._results = WindowResults(context.step, spec.plan, spec.key)
         assert context.state is not None
         self._waiting_blocks = context.state.blocks("waiting")
         self._errors = RowErrors(context, spec.errors, lambda _: f"aggregate {', '.join(spec.plan.schema)}")
-        self._partials = Partials(spec.plan, spec.key, context, shared=not spec.window.tumbles)
+        slice_ms, shared = spec.window.slice_ms, not spec.window.tumbles
+        self._partials = Partials(spec.plan, spec.key, context, slice_ms=slice_ms, shared=shared, within=self._within)
         self._slices: list[int] = []  # starts of the slices that hold rows, ascending
+        self._updates = spec.update_every_ms is not None
+        self._unshown: Partials | None = None  # what has not been emitted yet, where that may wait
+        if spec.update_every_ms:
+            self._unshown = Partials(
+                spec.plan,
+                spec.key,
+                context,
+                slice_ms=slice_ms,
+                shared=False,
+                within=self._within,
+                name="window_unshown",
+            )
+        self._unshown_slices: set[int] = set()
         self._watermark: int = WATERMARK_MIN
         self._waiting: dict[int, list[pl.DataFrame]] = {}  # rows, by the watermark they wait for
 
     @property
     def held_rows(self) -> int:
         """Partial rows in memory."""
-        return self._partials.rows
+        return self._partials.rows + (self._unshown.rows if self._unshown else 0)
 
     def process(self, frame: pl.DataFrame, watermark: EventTimeMs) -> Iterator[Output]:
-        """Take one batch; raises `MissingEventTime`."""
-        times = frame.get_column(TIME)
-        if times.null_count():
-            raise MissingEventTime(self._context.step)
+        """Take one batch; raises `MissingEventTime`, `MissingWindow`."""
+        times = self._placed(frame)
         highest: int = max(self._watermark, watermark)
         if ROW_WATERMARK in frame.columns:
             of_rows: int | None = frame.get_column(ROW_WATERMARK).max()  # type: ignore[assignment]
             highest = highest if of_rows is None else max(highest, of_rows)
         earliest: int = times.min()  # type: ignore[assignment]
-        if highest < self._out_of_reach_at(self._window.first_window(earliest)) and not self._window.has_gaps:
+        if highest < self._out_of_reach_at(self._window.first_end(earliest)) and not self._window.has_gaps:
             yield from self._take(frame)  # no row is late for any window: nearly always
         else:
             yield from self._take_checked(frame, watermark)
-        self._partials.fit()
+        self._fit()
 
     def on_watermark(self, watermark: EventTimeMs) -> Iterator[Output]:
         """Close every window that ends at or before `watermark` + 1, in ascending order."""
@@ -132,11 +173,13 @@ class WindowAggregate:
             yield from self._advance(level)
             yield from self._take(pl.concat(self._waiting.pop(level)))
         yield from self._advance(watermark)
-        self._partials.fit()
+        self._fit()
 
     def prepare_snapshot(self) -> Mapping[str, Any]:
         """Append dirty partials and waiting rows to state. The watermark says all the rest."""
         self._partials.flush()
+        if self._unshown:
+            self._unshown.flush()
         for level in self._waiting_blocks.namespaces():
             self._waiting_blocks.delete(level)
         for level, frames in self._waiting.items():
@@ -148,27 +191,45 @@ class WindowAggregate:
         aligned, so old subtasks agree; were one behind, the others' windows would be emitted again, not lost."""
         self._watermark = min((int(snapshot["watermark"]) for snapshot in snapshots), default=WATERMARK_MIN)
         self._slices = self._partials.restore()
+        if self._unshown:
+            self._unshown_slices = set(self._unshown.restore())
         for level in self._waiting_blocks.namespaces():
             held = list(block_codec.scan(self._waiting_blocks, level, self._context.groups, self._groups_of))
             if held:
                 self._waiting[level] = held
 
+    def _fit(self) -> None:
+        self._partials.fit()
+        if self._unshown:
+            self._unshown.fit()
+
     def _groups_of(self, frame: pl.DataFrame) -> pl.Series:
         return key_groups(frame, self._key, self._context.max_parallelism)
 
-    def _out_of_reach_at(self, window: int) -> int:
+    def _placed(self, frame: pl.DataFrame) -> pl.Series:
+        """The time that places each row in its windows: its own, or the last instant of the window it carries."""
+        if frame.get_column(TIME).null_count():
+            raise MissingEventTime(self._context.step)
+        if not self._spec.carried:
+            return frame.get_column(TIME)
+        if frame.get_column("window_start").null_count() or frame.get_column("window_end").null_count():
+            raise MissingWindow(self._context.step)
+        return _as_ms(frame.get_column("window_end")) - 1
+
+    def _out_of_reach_at(self, end: int) -> int:
         """The watermark from which a row is late for the window."""
-        return window + self._reach + self._spec.accept_for_ms
+        return end - 1 + self._spec.accept_for_ms
 
     def _first_open(self, watermark: int) -> int:
         """The earliest window, with or without rows, that is not closed at `watermark`."""
-        return self._window.first_window(watermark + 1)
+        return self._window.first_end(watermark + 1)
+
+    def _first_reachable(self) -> int:
+        """The earliest window that rows may still come to."""
+        return self._first_open(self._watermark - self._spec.accept_for_ms)
 
     def _take(self, frame: pl.DataFrame) -> Iterator[Output]:
-        """Aggregate rows of which none is late, and emit the closed windows they change."""
-        late_parts: dict[int, pl.DataFrame] = {}
-        first_open = self._first_open(self._watermark)
-        added: list[int] = []
+        """Aggregate rows of which none is late, and emit what is to be emitted now."""
         try:
             parts = self._partials_by_slice(frame)
         except ROW_ERRORS as error:
@@ -177,29 +238,44 @@ class WindowAggregate:
             if not bad_rows:  # no single row is to blame
                 raise ResultFailed(self._context.step, reason(error)) from error
             parts = self._partials_by_slice(pl.concat(good)) if good else []
-        for start, part in parts:
-            if start not in self._partials:
-                added.append(start)
-            self._partials.add(start, part)
-            if self._window.first_window(start) < first_open:
-                late_parts[start] = part
-        if added:
-            self._slices.extend(added)
-            self._slices.sort()
+        if self._unshown:
+            for start, part in parts:
+                self._unshown.add(start, part)
+                self._unshown_slices.add(start)
+            return
+        if self._updates:
+            yield from self._show({start: [part] for start, part in parts})
+            self._add(parts)
+            return
+        self._add(parts)
+        first_open = self._first_open(self._watermark)
+        late_parts = {start: part for start, part in parts if self._window.first_end(start) < first_open}
         if late_parts and self._spec.accept_for_ms:
             yield from self._emit_changed(late_parts)
 
+    def _add(self, parts: Sequence[tuple[int, pl.DataFrame]]) -> None:
+        added: set[int] = set()
+        for start, part in parts:
+            if start not in self._partials:
+                added.add(start)
+            self._partials.add(start, part)
+        if added:
+            self._slices.extend(added)
+            self._slices.sort()
+
     def _partials_by_slice(self, frame: pl.DataFrame) -> Sequence[tuple[int, pl.DataFrame]]:
-        times = frame.get_column(TIME)
+        times = self._placed(frame)
         window, plan = self._window, self._spec.plan
+        if self._spec.carried:
+            frame = frame.with_columns(_as_ms(frame.get_column("window_start")).alias(START))
         start = window.slice_of(times.min())  # type: ignore[arg-type]
         if window.slice_of(times.max()) == start:  # type: ignore[arg-type]
-            return [(start, plan.partial(frame, self._key))]
-        frame = frame.with_columns(window.slice_expr(pl.col(TIME)).alias(_START))
-        partial = plan.partial(frame, [_START, *self._key])
-        starts = partial.get_column(_START).unique(maintain_order=True).to_list()
+            return [(start, plan.partial(frame, self._by))]
+        frame = frame.with_columns(times.alias(_AT)).with_columns(window.slice_expr(pl.col(_AT)))
+        partial = plan.partial(frame, [_AT, *self._by])
+        starts = partial.get_column(_AT).unique(maintain_order=True).to_list()
         # Copies each slice's rows: views would keep the whole batch in memory for its longest-lived slice.
-        parts = partial.partition_by(_START, maintain_order=True, include_key=False)
+        parts = partial.partition_by(_AT, maintain_order=True, include_key=False)
         return list(zip(starts, parts, strict=True))
 
     def _computable(self, frame: pl.DataFrame) -> pl.DataFrame:
@@ -209,7 +285,7 @@ class WindowAggregate:
 
     def _take_checked(self, frame: pl.DataFrame, watermark: int) -> Iterator[Output]:
         """As `_take`, where rows may be late for some or all of their windows, or in a gap between windows."""
-        times = frame.get_column(TIME).to_numpy()
+        times = self._placed(frame).to_numpy()
         now = self._row_watermarks(frame, watermark)
         last_ends = self._window.last_ends(times)
         nowhere = times >= last_ends
@@ -245,10 +321,14 @@ class WindowAggregate:
 
     def _advance(self, watermark: int) -> Iterator[Output]:
         """Close windows up to `watermark`, then forget slices no row can reach any more."""
-        while due := self._due(watermark):
-            yield from self._emit(due)
-            self._watermark = due[-1] + self._reach
-            self._forget()
+        if self._updates:
+            if self._unshown and self._unshown_slices and self._is_time_to_show(watermark):
+                yield from self._show_waiting(self._unshown)
+        else:
+            while due := self._due(watermark):
+                yield from self._emit(due)
+                self._watermark = due[-1] - 1
+                self._forget()
         if watermark > self._watermark:
             self._watermark = watermark
             self._forget()
@@ -258,24 +338,23 @@ class WindowAggregate:
         windows: list[int] = []
         cost = 0
         first_open = self._first_open(self._watermark)
-        while (index := bisect_left(self._slices, first_open)) < len(self._slices):
-            window = max(first_open, self._window.first_window(self._slices[index]))
-            if window + self._reach > watermark:
+        while (index := bisect_left(self._slices, self._window.start_of(first_open))) < len(self._slices):
+            end = max(first_open, self._window.first_end(self._slices[index]))
+            if end - 1 > watermark:
                 break
-            cost += sum(map(self._partials.rows_of, self._slices_of(window))) + _WINDOW_COST
+            cost += sum(map(self._partials.rows_of, self._slices_of(end))) + _WINDOW_COST
             if windows and cost > _TOGETHER_ROWS:
                 break
-            windows.append(window)
-            first_open = window + self._window.slide_ms
+            windows.append(end)
+            first_open = end + self._window.slide_ms
         return windows
 
-    def _slices_of(self, window: int) -> list[int]:
-        first = bisect_left(self._slices, window)
-        return self._slices[first : bisect_left(self._slices, window + self._window.size_ms, lo=first)]
+    def _slices_of(self, end: int) -> list[int]:
+        first = bisect_left(self._slices, self._window.start_of(end))
+        return self._slices[first : bisect_left(self._slices, end, lo=first)]
 
     def _forget(self) -> None:
-        reachable = self._window.first_window(self._watermark - self._spec.accept_for_ms + 1)
-        gone = bisect_left(self._slices, reachable)
+        gone = bisect_left(self._slices, self._window.start_of(self._first_reachable()))
         for start in self._slices[:gone]:
             self._partials.drop(start)
         del self._slices[:gone]
@@ -283,50 +362,98 @@ class WindowAggregate:
     def _emit(self, windows: Sequence[int]) -> Iterator[Output]:
         if len(windows) == 1:
             for merged in self._partials.merged(self._slices_of(windows[0])):
-                yield from self._finish(merged, windows[0])
+                yield from self._output(merged, windows[0])
             return
         frames: list[pl.DataFrame] = []
         window_of_frame: list[int] = []
-        for window in windows:
-            for start in self._slices_of(window):
-                held = self._partials.frames_of(start)
-                frames.extend(held)
-                window_of_frame.extend([window] * len(held))
+        for end in windows:
+            held = self._partials.frames_of_all(self._slices_of(end))
+            frames.extend(held)
+            window_of_frame.extend([end] * len(held))
         if frames:
             column = np.repeat(np.array(window_of_frame, dtype=np.int64), [frame.height for frame in frames])
-            together = pl.concat(frames).with_columns(pl.Series(_START, column))
-            yield from self._finish(self._spec.plan.merge(together, [_START, *self._key]), None)
+            together = pl.concat(frames).with_columns(pl.Series(END, column))
+            yield from self._output(self._spec.plan.merge(together, [END, *self._by]), None)
 
     def _emit_changed(self, parts: Mapping[int, pl.DataFrame]) -> Iterator[Output]:
         """Emit the keys in `parts` (by slice) again, in each of their windows that is closed and still in reach."""
         first_open = self._first_open(self._watermark)
-        first_reachable = self._first_open(self._watermark - self._spec.accept_for_ms)
-        changed: dict[int, list[pl.DataFrame]] = {}
-        for start, part in parts.items():
-            first = max(self._window.first_window(start), first_reachable)
-            for window in range(first, min(self._window.last_window(start) + 1, first_open), self._window.slide_ms):
-                changed.setdefault(window, []).append(part.select(self._key))
-        for window in sorted(changed):
-            keys = pl.concat(changed[window]).unique() if self._key else pl.DataFrame()
-            for merged in self._partials.merged_for(self._slices_of(window), keys):
-                yield from self._finish(merged, window)
+        for end, changed in self._by_window({start: [part] for start, part in parts.items()}):
+            if end < first_open:
+                for merged in self._partials.merged_for(self._slices_of(end), self._keys_in(changed)):
+                    yield from self._output(merged, end)
 
-    def _finish(self, merged: pl.DataFrame, window: int | None) -> Iterator[Output]:
-        """Aggregates of one window, or of the windows in column `_START`, as output frames."""
-        together = window is None
-        start = pl.col(_START) if together else pl.lit(window, dtype=pl.Int64)
-        try:
-            finished = self._spec.plan.finish(merged, [_START, *self._key] if together else self._key)
-        except ROW_ERRORS as error:
-            raise ResultFailed(self._context.step, reason(error)) from error
-        if together:
-            finished = finished.sort(_START)
-        frame = finished.select(
-            *self._key,
-            start.cast(WINDOW_TYPE).alias("window_start"),
-            (start + self._window.size_ms).cast(WINDOW_TYPE).alias("window_end"),
-            *self._spec.plan.schema,
-            (start + self._reach).alias(TIME),
-        )
-        for piece in frame.iter_slices(EMIT_ROWS):
+    def _is_time_to_show(self, watermark: int) -> bool:
+        """Whether event time passes a multiple of the period, or closes a window with something to show."""
+        period = self._spec.update_every_ms
+        assert period
+        if watermark // period > self._watermark // period:
+            return True
+        reachable = self._first_reachable()
+        ends = (max(reachable, self._window.first_end(start)) for start in self._unshown_slices)
+        return min(ends) - 1 <= watermark
+
+    def _show_waiting(self, unshown: Partials) -> Iterator[Output]:
+        parts = {start: unshown.frames_of(start) for start in sorted(self._unshown_slices)}
+        yield from self._show(parts)
+        for start, frames in parts.items():
+            unshown.drop(start)
+            self._add([(start, frame) for frame in frames])
+        self._unshown_slices.clear()
+
+    def _show(self, parts: Mapping[int, list[pl.DataFrame]]) -> Iterator[Output]:
+        """Emit what `parts` (by slice, not added yet) change in each of their windows that is still in reach."""
+        plan = self._spec.plan
+        for end, changed in self._by_window(parts):
+            fresh = pl.concat(changed)
+            before = list(self._partials.merged_for(self._slices_of(end), self._keys_in(changed)))
+            after = plan.merge(pl.concat([*before, fresh]), self._by) if before or len(changed) > 1 else fresh
+            for piece in after.iter_slices(EMIT_ROWS // 2):
+                new = self._rows(piece, end)
+                slots = np.arange(new.height)
+                old, old_slots = new.clear(), slots[:0]
+                if before:
+                    order = piece.select(*self._by, pl.Series(_SLOT, slots, dtype=pl.Int64))
+                    if self._by:
+                        known = before[0].join(order, on=self._by, how="inner", nulls_equal=True)
+                    else:
+                        known = before[0].with_columns(pl.lit(0, dtype=pl.Int64).alias(_SLOT))
+                    old, old_slots = self._rows(known, end), known.get_column(_SLOT).to_numpy()
+                frame = changes(self._results.columns, old, old_slots, new, slots, new.get_column(TIME).to_numpy())
+                if frame.height:
+                    yield Output("main", frame)
+
+    def _by_window(self, parts: Mapping[int, list[pl.DataFrame]]) -> Iterator[tuple[int, list[pl.DataFrame]]]:
+        """Each window of these slices that is still in reach, ascending, and the frames that are in it."""
+        reachable = self._first_reachable()
+        found: dict[int, list[pl.DataFrame]] = {}
+        for start, frames in parts.items():
+            if not frames:  # stored rows that all belong to other subtasks now
+                continue
+            first = max(self._window.first_end(start), reachable)
+            for end in range(first, self._window.last_end(start) + 1, self._window.slide_ms):
+                found.setdefault(end, []).extend(frames)
+        for end in sorted(found):
+            yield end, found[end]
+
+    def _keys_in(self, frames: Sequence[pl.DataFrame]) -> pl.DataFrame:
+        if not self._by:
+            return pl.DataFrame()
+        return pl.concat([frame.select(self._by) for frame in frames]).unique()
+
+    def _output(self, merged: pl.DataFrame, end: int | None) -> Iterator[Output]:
+        """Results of one window, or of the windows in column `END`, as output frames."""
+        for piece in self._rows(merged, end).iter_slices(EMIT_ROWS):
             yield Output("main", piece)
+
+    def _rows(self, merged: pl.DataFrame, end: int | None) -> pl.DataFrame:
+        """Result rows of one window, or of the windows in column `END` in their order."""
+        ends = pl.col(END) if end is None else pl.lit(end, dtype=pl.Int64)
+        if end is None:
+            merged = merged.sort(END)
+        starts = pl.col(START) if self._spec.carried else self._window.start_expr(ends)
+        return self._results.rows(merged, starts, ends, [*self._within, *([END] if end is None else [])])
+
+
+def _as_ms(values: pl.Series) -> pl.Series:
+    return values.cast(WINDOW_TYPE).to_physical()

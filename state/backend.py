@@ -2,7 +2,8 @@
 
 Window state is kept as *blocks*: opaque byte strings appended under (slice start, key-group range)
 and read back whole. No read-modify-write: a block is written once, scanned when its window closes,
-and deleted with its slice, or before when fewer blocks can say the same. `state.memory` is the model,
+and deleted with its slice, or before when fewer blocks can say the same. What is read and changed key by
+key is kept as single entries instead (`state.point`). `state.memory` is the model,
 `state.rocksdb` the real thing; one contract suite holds them equal. All methods are synchronous and
 may do I/O: call them off the event loop.
 """
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Protocol
 
 from state.key_group import KeyGroupRange
+from state.point import PointState
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +86,9 @@ class StateBackend(Protocol):
 
     def blocks(self, name: str) -> BlockState:
         """The block state called `name` (`[a-z_]+`), created when first asked for."""
+
+    def points(self, name: str) -> PointState:
+        """The entries called `name` (`[a-z_]+`), created when first asked for; apart from blocks of that name."""
 
     def snapshot(self, directory: Path) -> LocalSnapshot:
         """Write one consistent cut of everything appended so far into `directory` (must not exist)."""

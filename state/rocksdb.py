@@ -12,9 +12,10 @@ from __future__ import annotations
 import functools
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from rocksdict import (
     AccessType,
@@ -25,14 +26,16 @@ from rocksdict import (
     Options,
     Rdict,
     ReadOptions,
+    WriteBatch,
     WriteOptions,
 )
 
-from state import block_key
+from state import block_key, point
 from state.backend import Block, LocalSnapshot
 from state.block_key import IndexEntry
 from state.failure import StateError
 from state.key_group import KeyGroupRange
+from state.point import PointKey
 
 T = TypeVar("T")
 
@@ -42,6 +45,7 @@ _WRITE_BUFFERS = 3  # one being filled while the others are flushed
 _CACHE_BYTES = 16 * _MIB  # for all databases of the process together
 _OPEN_FILES_MAX = 256
 _BLOB_BYTES_MIN = 32 * 1024
+_WRITE_BATCH_ENTRIES = 4096
 _STALL_SECONDS_MAX = 30.0
 _STALL_PAUSE_SECONDS = (0.001, 0.05)  # first and longest pause between tries
 
@@ -93,6 +97,30 @@ class RocksBlockState:
         return self._backend.namespaces(self._name)
 
 
+class RocksPointState:
+    """Entries of one name."""
+
+    def __init__(self, backend: RocksBackend, name: str) -> None:
+        self._backend = backend
+        self._name = name
+
+    def get(self, keys: Sequence[PointKey]) -> list[bytes | None]:
+        """See `PointState.get`."""
+        return self._backend.get_many([point.encode_point(self._name, key) for key in keys])
+
+    def write(self, changes: Mapping[PointKey, bytes | None]) -> None:
+        """See `PointState.write`."""
+        for key in changes:
+            if key.group not in self._backend.groups:
+                raise ValueError(f"key group {key.group} is not one of {self._backend.groups}")
+        self._backend.write_many((point.encode_point(self._name, key), value) for key, value in changes.items())
+
+    def scan(self, first: PointKey, end: PointKey, limit: int) -> list[tuple[PointKey, bytes]]:
+        """See `PointState.scan`."""
+        start, stop = (point.encode_point(self._name, key) for key in (first, end))
+        return [(point.decode_point(key)[1], value) for key, value in self._backend.scan(start, stop, limit)]
+
+
 class RocksBackend:
     """A `StateBackend` on one RocksDB directory. One call at a time; not from two threads at once.
 
@@ -104,6 +132,7 @@ class RocksBackend:
         self._groups = groups
         self._db = db
         self._states: dict[str, RocksBlockState] = {}
+        self._points: dict[str, RocksPointState] = {}
         self._write_options = _write_options()
         self._closed = False
 
@@ -125,7 +154,7 @@ class RocksBackend:
 
     @classmethod
     def restore_clipped(cls, directory: Path, groups: KeyGroupRange, parts: Sequence[Path]) -> RocksBackend:
-        """A new database of every block in `parts` that touches `groups`, clipped to it.
+        """A new database of every block in `parts` that touches `groups`, clipped to it, and of every entry in them.
 
         `parts` are snapshots of the subtasks of another parallelism, left unchanged; each part's order of
         appending is kept, parts follow each other in the order given.
@@ -165,8 +194,15 @@ class RocksBackend:
                     clipped = entry.clipped or kept != entry.groups
                     target = self.blocks(entry.name)
                     target.append_restored(entry.namespace, kept, source.value_of(entry), clipped=clipped)
+            self._copy_points(source)
         finally:
             source.close()
+
+    def _copy_points(self, source: RocksBackend) -> None:
+        start, end = point.POINT, bytes([point.POINT[0] + 1])
+        while found := source.scan(start, end, _WRITE_BATCH_ENTRIES):
+            self.write_many((key, value) for key, value in found if point.decode_point(key)[1].group in self._groups)
+            start = found[-1][0] + b"\0"
 
     @property
     def groups(self) -> KeyGroupRange:
@@ -179,6 +215,13 @@ class RocksBackend:
             block_key.check_name(name)
             self._states[name] = RocksBlockState(self, name)
         return self._states[name]
+
+    def points(self, name: str) -> RocksPointState:
+        """See `StateBackend.points`."""
+        if name not in self._points:
+            block_key.check_name(name)
+            self._points[name] = RocksPointState(self, name)
+        return self._points[name]
 
     def snapshot(self, directory: Path) -> LocalSnapshot:
         """See `StateBackend.snapshot`. Files are hard links where the file system allows."""
@@ -223,6 +266,24 @@ class RocksBackend:
             raise StateError(f"a block of {entry.name!r} in {self._directory} has an index entry and no value")
         return value
 
+    def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        """The values of entries, None where there is none."""
+        if not keys:
+            return []
+        # One call is half the price of single ones; the stub knows a list of keys, and not what comes of it.
+        values: Any = self._ask(lambda: self._db.get(list(keys)))
+        return list(values)
+
+    def write_many(self, changes: Iterable[tuple[bytes, bytes | None]]) -> None:
+        """Put entries, or delete those with None."""
+        left = iter(changes)
+        while piece := list(islice(left, _WRITE_BATCH_ENTRIES)):
+            self._write(lambda piece=piece: self._db.write(_batch(piece), self._write_options))  # type: ignore[misc]
+
+    def scan(self, start: bytes, end: bytes, limit: int) -> list[tuple[bytes, bytes]]:
+        """At most `limit` entries from `start` to just before `end`."""
+        return self._ask(lambda: self._pairs(start, end, limit))
+
     def index(self, name: str, namespace: int | None = None) -> list[IndexEntry]:
         """Index entries of one namespace or all of them; each namespace in order of appending."""
         start = block_key.start_of(block_key.INDEX, name, block_key.NAMESPACE_MIN if namespace is None else namespace)
@@ -258,6 +319,21 @@ class RocksBackend:
             # An error's traceback would otherwise keep it, and with it the database and its lock.
             del cursor
 
+    def _pairs(self, start: bytes, end: bytes, limit: int) -> list[tuple[bytes, bytes]]:
+        bounds = ReadOptions()
+        bounds.set_iterate_upper_bound(end)
+        pairs: list[tuple[bytes, bytes]] = []
+        cursor = self._db.iter(bounds)
+        try:
+            cursor.seek(start)
+            while len(pairs) < limit and cursor.valid():
+                pairs.append((cursor.key(), cursor.value()))
+                cursor.next()
+            cursor.status()
+        finally:
+            del cursor
+        return pairs
+
     def _write(self, write: Callable[[], None]) -> None:
         """Writes never wait inside RocksDB, which would freeze the process with the GIL held."""
         pause, pause_max = _STALL_PAUSE_SECONDS
@@ -281,6 +357,16 @@ class RocksBackend:
             return question()
         except Exception as error:
             raise StateError(f"cannot read state in {self._directory}: {error}") from error
+
+
+def _batch(changes: Iterable[tuple[bytes, bytes | None]]) -> WriteBatch:
+    batch = WriteBatch(raw_mode=True)
+    for key, value in changes:
+        if value is None:
+            batch.delete(key)
+        else:
+            batch.put(key, value)
+    return batch
 
 
 @functools.cache

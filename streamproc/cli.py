@@ -165,6 +165,19 @@ def run(
     raise typer.Exit(run_file(context.obj, file, request))
 
 
+@app.command("test")
+def run_tests(
+    context: typer.Context,
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Pipeline files.", show_default=False)],
+    only: Annotated[str, typer.Option("-k", metavar="TEXT", help="Only tests with this in their name.")] = "",
+    as_json: Json = False,
+) -> None:
+    """Run the tests in pipeline files."""
+    from streamproc.commands.test import test_files
+
+    raise typer.Exit(test_files(context.obj, files, only=only, as_json=as_json))
+
+
 @app.command()
 def demo(
     context: typer.Context,

@@ -92,7 +92,8 @@ class Broker:
 
     def __init__(self, directory: Path, port: int | None = None) -> None:
         self._directory = directory
-        self._port, self._controller, self._sasl, self._tls = port or _free_port(), *(_free_port() for _ in range(3))
+        free, self._controller, self._sasl, self._tls = _free_ports(4)
+        self._port = port or free
         self._process: subprocess.Popen[bytes] | None = None
         self._admin_client: AdminClient | None = None
 
@@ -355,11 +356,13 @@ def running(port: int | None = None) -> Iterator[Broker]:
             broker.kill()
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+def _free_ports(count: int) -> list[int]:
+    """Ports that nobody listens on, all different: each is held until all are known."""
+    with contextlib.ExitStack() as held:
+        probes = [held.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [int(probe.getsockname()[1]) for probe in probes]
 
 
 def main() -> None:

@@ -264,8 +264,12 @@ class Distinct(Collect):
     def merge(self) -> list[pl.Expr]:
         return [_elements(self.name).unique()]
 
-    def finish(self) -> pl.Expr:
+    def counted(self) -> pl.Expr:
+        """The number of values, under the same name: what `finish` reads."""
         return pl.col(self.name).list.len().cast(INT64)
+
+    def finish(self) -> pl.Expr:
+        return pl.col(self.name)
 
     @property
     def dtypes(self) -> tuple[pl.DataType, ...]:
@@ -292,11 +296,13 @@ class Sketch(Distinct):
     def trim(self) -> pl.Expr:
         return pl.col(self.name).list.sort().list.head(SKETCH_SIZE)
 
-    def finish(self) -> pl.Expr:
+    def counted(self) -> pl.Expr:
+        """The estimate."""
         kept = pl.col(self.name)
         density = kept.list.max().cast(FLOAT64) / 2.0**64
         estimate = ((SKETCH_SIZE - 1) / density).round().cast(INT64, strict=False)
-        return pl.when(kept.list.len() < SKETCH_SIZE).then(kept.list.len().cast(INT64)).otherwise(estimate)
+        exact = kept.list.len().cast(INT64)
+        return pl.when(kept.list.len() < SKETCH_SIZE).then(exact).otherwise(estimate).alias(self.name)
 
 
 @dataclass(frozen=True, slots=True)

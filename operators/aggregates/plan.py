@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import polars as pl
 
-from operators.aggregates.accumulators import Accumulator, Array, Edge, Sketch
+from operators.aggregates.accumulators import Accumulator, Array, Distinct, Edge, Sketch
 from operators.aggregates.grouping import group
 from operators.element import TIME, Schema
 from operators.expression.compile import Scalar
@@ -70,6 +70,11 @@ class AggregatePlan:
 
     def finish(self, frame: pl.DataFrame, by: Sequence[str]) -> pl.DataFrame:
         """Merged partials → `by` and the results. The key columns must be among `by`."""
+        counted = [each.counted() for each in self.accumulators if isinstance(each, Distinct)]
+        return self.results(frame.with_columns(counted) if counted else frame, by)
+
+    def results(self, frame: pl.DataFrame, by: Sequence[str]) -> pl.DataFrame:
+        """As `finish`, where distinct values have been counted."""
         results = [output.expr.alias(name) for name, output in zip(self.names, self.outputs, strict=True)]
         return frame.select(*by, *results)
 

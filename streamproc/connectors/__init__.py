@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from operators.connector import Sink, Source
-from streamproc.pipeline.logical import LogicalGraph, LogicalSink, LogicalSource
+from streamproc.pipeline.logical import LogicalGraph, LogicalSink, LogicalSource, SuppliedSink, SuppliedSource
 from streamproc.pipeline.spec import (
     DatagenSourceSpec,
     FileSinkSpec,
@@ -25,6 +25,8 @@ def load_connectors(graph: LogicalGraph) -> None:
 def make_source(source: LogicalSource) -> Source:
     """The source a pipeline file describes."""
     config = source.config
+    if isinstance(config, SuppliedSource):
+        return config.source
     required = (source.event_time.column,) if source.event_time else ()
     if isinstance(config, KafkaSourceSpec):
         from streamproc.connectors.kafka.source import KafkaSource
@@ -44,6 +46,8 @@ def make_source(source: LogicalSource) -> Source:
 def make_sink(pipeline: str, sink: LogicalSink) -> Sink:
     """The sink a pipeline file describes."""
     config = sink.config
+    if isinstance(config, SuppliedSink):
+        return config.sink
     if isinstance(config, KafkaSinkSpec):
         from streamproc.connectors.kafka.sink import KafkaSink
 
@@ -56,7 +60,7 @@ def make_sink(pipeline: str, sink: LogicalSink) -> Sink:
     if isinstance(config, PrintSinkSpec):
         from streamproc.connectors.print_sink import PrintSink
 
-        return PrintSink(sink.name, config, sink.schema)
+        return PrintSink(sink.name, config, sink.schema, changelog=sink.changelog is not None)
     from streamproc.connectors.blackhole import BlackholeSink
 
     return BlackholeSink()

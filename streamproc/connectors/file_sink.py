@@ -20,7 +20,9 @@ from streamproc.connectors.part_files import LinePart, ParquetPart, Part, PartFo
 from streamproc.formats.csv import CsvEncoder
 from streamproc.formats.json_encoder import JsonEncoder
 from streamproc.formats.parquet import ParquetEncoder
-from streamproc.pipeline.spec import CsvFormat, FileSinkSpec, ParquetFormat
+from streamproc.formats.protocol import FormatError
+from streamproc.pipeline.format_spec import CsvFormat, JsonFormat, ParquetFormat
+from streamproc.pipeline.spec import FileSinkSpec
 
 PART_BYTES_MAX: Final = 128 << 20
 _EXTENSIONS: Final = {"json": "jsonl", "csv": "csv", "parquet": "parquet"}
@@ -34,8 +36,8 @@ class FileSink:
         self.where = shown(config.path)
         fs, folder = folder_at(config.path)
         self.folder = PartFolder(fs, folder, pipeline, name)
-        self.extension = _EXTENSIONS[config.format.type]
         self.open_part = _part_maker(config, schema)
+        self.extension = _EXTENSIONS[config.format.type]
 
     async def recover(self, committables: Sequence[Committable], parallelism: int) -> None:
         """Finish the commits of the restored checkpoint; remove what else an earlier attempt left."""
@@ -64,9 +66,10 @@ def _part_maker(config: FileSinkSpec, schema: Schema) -> Callable[[IO[bytes]], P
         case CsvFormat(delimiter=delimiter, header=header):
             csv_encoder = CsvEncoder(schema, delimiter, header)
             return lambda file: LinePart(file, csv_encoder)
-        case json_format:
-            json_encoder = JsonEncoder(schema, json_format.timestamps)
+        case JsonFormat(timestamps=timestamps):
+            json_encoder = JsonEncoder(schema, timestamps)
             return lambda file: LinePart(file, json_encoder)
+    raise FormatError(f"files cannot be written as {config.format.type}")
 
 
 class FileWriter:

@@ -29,10 +29,12 @@ from streamproc.connectors.file_split import (
 )
 from streamproc.connectors.file_system import Files, FileSystemError, shown, subtask_of
 from streamproc.formats.csv import CsvDecoder, read_header
+from streamproc.formats.debezium import DebeziumJsonDecoder
 from streamproc.formats.json import JsonDecoder
 from streamproc.formats.parquet import ParquetDecoder
 from streamproc.formats.protocol import FormatError, RecordDecoder
-from streamproc.pipeline.spec import CsvFormat, FileSourceSpec, ParquetFormat
+from streamproc.pipeline.format_spec import CsvFormat, DebeziumJsonFormat, ParquetFormat
+from streamproc.pipeline.spec import FileSourceSpec
 
 _OPEN_FILES_MAX: Final = 64
 _RESCAN_S: Final = 1.0  # how often `follow` looks for new files
@@ -80,6 +82,8 @@ class FileSource:
     def line_decoder(self, header: bytes) -> RecordDecoder:
         """The decoder of one file's lines."""
         form = self.config.format
+        if isinstance(form, DebeziumJsonFormat):
+            return DebeziumJsonDecoder(self._fields, self._required)
         if not isinstance(form, CsvFormat):
             return JsonDecoder(self._fields, self._required)
         columns = read_header(header, form.delimiter) if form.header else None

@@ -1,4 +1,8 @@
-"""Prints rows as lines on standard output, each batch as soon as it comes: at least once."""
+"""Prints rows as lines on standard output, each batch as soon as it comes: at least once.
+
+Rows of a changelog begin with what happens to them, in the column `op`: `+I` inserted, `-U` and `+U` a row before
+and after an update, `-D` deleted.
+"""
 
 from __future__ import annotations
 
@@ -7,18 +11,21 @@ import os
 import sys
 import threading
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import ClassVar, Final
 
 import polars as pl
 
 from operators.connector import Committable
-from operators.element import Schema
+from operators.element import DELETE, INSERT, KIND, UPDATE_AFTER, UPDATE_BEFORE, Schema
 from state.failure import Actor, Failure
 from streamproc.formats.csv import CsvEncoder
 from streamproc.formats.json_encoder import JsonEncoder
 from streamproc.formats.protocol import FormatError, LineEncoder
-from streamproc.pipeline.spec import CsvFormat, ParquetFormat, PrintSinkSpec
+from streamproc.pipeline.format_spec import CsvFormat, JsonFormat
+from streamproc.pipeline.spec import PrintSinkSpec
 
+OPERATION: Final = "op"
+_OPERATIONS: Final = {INSERT: "+I", UPDATE_BEFORE: "-U", UPDATE_AFTER: "+U", DELETE: "-D"}
 _stdout_lock = threading.Lock()  # lines of different subtasks never mix
 
 
@@ -31,15 +38,17 @@ class OutputClosed(Failure):
 class PrintSink:
     """A `print` sink as configured."""
 
-    def __init__(self, name: str, config: PrintSinkSpec, schema: Schema) -> None:
+    def __init__(self, name: str, config: PrintSinkSpec, schema: Schema, *, changelog: bool = False) -> None:
         self.encoder: LineEncoder
+        if changelog:
+            schema = {OPERATION: pl.String(), **schema}
         match config.format:
-            case ParquetFormat():
-                raise FormatError(f"sink {name}: parquet cannot be printed; json and csv can")
             case CsvFormat(delimiter=delimiter, header=header):
                 self.encoder = CsvEncoder(schema, delimiter, header)
-            case json_format:
-                self.encoder = JsonEncoder(schema, json_format.timestamps)
+            case JsonFormat(timestamps=timestamps):
+                self.encoder = JsonEncoder(schema, timestamps)
+            case other:
+                raise FormatError(f"sink {name}: {other.type} cannot be printed; json and csv can")
 
     async def recover(self, committables: Sequence[Committable], parallelism: int) -> None:
         """What was printed stays printed."""
@@ -78,6 +87,9 @@ class PrintWriter:
         """Standard output is not ours to close."""
 
     def _print(self, frame: pl.DataFrame) -> None:
+        if KIND in frame.columns:
+            operation = pl.col(KIND).replace_strict(_OPERATIONS, return_dtype=pl.String())
+            frame = frame.with_columns(operation.alias(OPERATION))
         lines = self._header + self._encoder.encode_lines(frame)
         self._header = b""
         with _stdout_lock:

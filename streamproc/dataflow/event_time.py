@@ -1,8 +1,9 @@
 """Event time at a source: each split keeps its own clock, the subtask's watermark is the slowest live one.
 
 A split's watermark is max(event time) − out_of_order. Where a row comes at or behind the watermark of
-its own split, its batch carries, per row, the watermark just before it (`__watermark`): so lateness
-depends on the order of rows alone, not on where batches were cut.
+its own split, or at the instant after it, its batch carries, per row, the watermark just before it
+(`__watermark`): so lateness depends on the order of rows alone, not on where batches were cut. (The instant
+after: a session that ends there is closed.)
 """
 
 from __future__ import annotations
@@ -73,7 +74,7 @@ class SourceClock:
             )
         ).to_series()
         out_of_order = self._event_time.out_of_order_ms
-        behind = times + out_of_order <= before
+        behind = times + out_of_order <= before + 1
         frame = frame.with_columns(times)
         if behind.any():
             others = self._slowest(now_s, leaving_out=split)

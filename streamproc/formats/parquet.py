@@ -1,5 +1,5 @@
 """Parquet tables: columns are found by name, and a type may differ where values keep their meaning
-(a wider integer, another time unit, local time taken as UTC)."""
+(see `typed`)."""
 
 from __future__ import annotations
 
@@ -12,9 +12,8 @@ import pyarrow as pa
 from operators.element import Schema
 from operators.types import FieldType, name_of
 from streamproc.formats.protocol import BadRecord, FormatError, RefusedRows
-from streamproc.formats.wire import to_frame
-
-_INTEGERS: Final = frozenset({"int8", "int16", "int32", "int64", "timestamp_s", "timestamp_ms", "timestamp_us"})
+from streamproc.formats.typed import conform, fits
+from streamproc.formats.wire import UnfitNested, to_frame
 
 
 class ParquetDecoder:
@@ -40,48 +39,34 @@ class ParquetDecoder:
         for name, field in self._fields.items():
             if name not in found:
                 raise FormatError(f"column {name} is missing; the file has {', '.join(found)}")
-            if not _fits(found[name], field):
+            if not fits(found[name], field):
                 raise FormatError(f"column {name} is {name_of(found[name])}, declared {field}")
 
     def decode(self, table: pa.Table) -> tuple[pl.DataFrame, list[BadRecord]]:
         """The rows that fit, and the others by index (an integer out of range, an event time that is null)."""
-        stored = [_plain(series, self._fields[series.name]) for series in pl.DataFrame(table.select(self.columns))]
+        stored = pl.DataFrame(table.select(self.columns))
+        bad: list[BadRecord] = []
+        frames = self._fitting(stored, 0, bad)
+        return (pl.concat(frames) if frames else pl.DataFrame(schema=self.schema)), sorted(bad)
+
+    def _fitting(self, stored: pl.DataFrame, first: int, bad: list[BadRecord]) -> list[pl.DataFrame]:
+        """Frames of the rows that fit; halves the rows to find one that does not fit inside a list or struct."""
         try:
-            return to_frame(stored, self._fields, self._required), []
+            return [self._declared(stored)]
         except RefusedRows as refused:
-            keep = pl.Series([True]).new_from_index(0, table.num_rows).scatter([bad.at for bad in refused.bad], False)
-            return to_frame([series.filter(keep) for series in stored], self._fields, self._required), refused.bad
+            bad += [BadRecord(first + at, message) for at, message in refused.bad]
+            keep = pl.repeat(True, stored.height, eager=True).scatter([at for at, _ in refused.bad], False)
+            return [self._declared(stored.filter(keep))]
+        except UnfitNested as error:
+            if stored.height == 1:
+                bad.append(BadRecord(first, str(error)))
+                return []
+        half = stored.height // 2
+        return self._fitting(stored[:half], first, bad) + self._fitting(stored[half:], first + half, bad)
 
-
-def _fits(stored: pl.DataType, field: FieldType) -> bool:
-    if field.name == "list":
-        return isinstance(stored, pl.List) and field.item is not None and _fits(stored.inner, field.item)  # type: ignore[arg-type]
-    if field.name == "struct":
-        members = {member.name: member.dtype for member in getattr(stored, "fields", ())}
-        return bool(members) and all(n in members and _fits(members[n], f) for n, f in field.fields)
-    if field.dtype.is_temporal() and type(stored) is type(field.dtype):
-        return True
-    if field.name in _INTEGERS:
-        return stored.is_integer()
-    if field.name in ("float32", "float64"):
-        return stored.is_numeric() and not stored.is_decimal()
-    if field.name == "decimal":
-        return stored.is_integer() or stored.is_decimal()
-    if field.name == "string":
-        return isinstance(stored, pl.String | pl.Categorical | pl.Enum)
-    return stored == field.dtype
-
-
-def _plain(series: pl.Series, field: FieldType) -> pl.Series:
-    """The stored series in a type from which the declared one follows by a cast."""
-    if isinstance(series.dtype, pl.Datetime):
-        utc = series.dt.replace_time_zone("UTC") if series.dtype.time_zone is None else series
-        return utc.dt.convert_time_zone("UTC").cast(field.dtype)
-    if field.name in ("list", "struct"):
-        return series.cast(field.dtype)
-    if field.name == "decimal" and series.dtype.is_integer():
-        return series.cast(pl.String)
-    return series
+    def _declared(self, stored: pl.DataFrame) -> pl.DataFrame:
+        columns = (conform(series, self._fields[series.name]) for series in stored)
+        return to_frame(columns, self._fields, self._required)
 
 
 class ParquetEncoder:

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
+import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from state.failure import Failure
@@ -57,6 +59,22 @@ class RecordDecoder(Protocol):
 
     def decode_each(self, values: Sequence[bytes | None]) -> tuple[pl.DataFrame, list[BadRecord]]:
         """The good records in order, and the refused ones. None is a record without a value."""
+
+
+class Rows(NamedTuple):
+    """What became of some records. `origin`: for each row the index of its record among the good ones, where
+    that is not simply one row for each."""
+
+    frame: pl.DataFrame
+    bad: list[BadRecord]
+    origin: npt.NDArray[np.int64] | None = None
+
+
+class ValuesDecoder(Protocol):
+    """Decodes values that no separator could join: binary ones, or such as become several rows or none."""
+
+    def decode_values(self, values: Sequence[bytes | None]) -> Rows:
+        """The good records' rows in order, and the refused records. None is a record without a value."""
 
 
 class LineEncoder(Protocol):

@@ -63,6 +63,8 @@ def to_column(series: pl.Series, field: FieldType) -> pl.Series:
 
     Raises `UnfitNested` when the value that does not fit is inside a list or struct.
     """
+    if series.dtype == field.dtype:
+        return series
     if field.name == "list":
         item = field.item
         assert item is not None
@@ -82,7 +84,7 @@ def to_frame(wire: Iterable[pl.Series], fields: Mapping[str, FieldType], require
     bad: dict[int, str] = {}
     for series in wire:
         name, field = series.name, fields[series.name]
-        column = series if series.dtype == field.dtype else to_column(series, field)
+        column = to_column(series, field)
         if column.null_count() != series.null_count():
             for index in (column.is_null() & series.is_not_null()).arg_true().to_list():
                 bad.setdefault(index, f"{name}: {_shown(series[index])} does not fit {field}")

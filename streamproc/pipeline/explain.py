@@ -13,6 +13,7 @@ from typing import Any
 from operators.connector import ERRORS_SCHEMA
 from operators.element import Schema
 from operators.operator import OperatorSpec
+from operators.session import SessionAggregateSpec
 from operators.stateless import ProjectSpec
 from operators.types import name_of
 from operators.window import WindowAggregateSpec
@@ -184,7 +185,7 @@ def _restart(restart: RestartSpec) -> str:
 
 
 def _step(step: LogicalStep, graph: LogicalGraph) -> dict[str, Any]:
-    windows = [spec for spec in step.operators if isinstance(spec, WindowAggregateSpec)]
+    windows = [spec for spec in step.operators if isinstance(spec, WindowAggregateSpec | SessionAggregateSpec)]
     columns = list(_columns_read(step, graph))
     before = [_operator(spec, columns) for each in step.inputs for spec in each.before]
     exchanges = [_hash(each.key) for each in step.inputs if each.key is not None]
@@ -215,14 +216,10 @@ def _operator(spec: OperatorSpec, columns: list[str]) -> dict[str, Any]:
     """What an operator `does`, and the columns it `computes`. `columns`: what it reads, then what it gives."""
     before = columns[:]
     columns[:] = spec.schema
-    if isinstance(spec, WindowAggregateSpec):
-        window = spec.window
-        size, every = duration_text(window.size_ms), duration_text(window.slide_ms)
-        shape = f"tumble {size}" if window.tumbles else f"hop {size} every {every}"
-        offset = f", offset {duration_text(window.offset_ms)}" if window.offset_ms else ""
+    if isinstance(spec, WindowAggregateSpec | SessionAggregateSpec):
         by = f" by {', '.join(spec.key)}" if spec.key else ""
         results = {name: output.text for name, output in zip(spec.plan.names, spec.plan.outputs, strict=True)}
-        return {"does": f"window {shape}{offset}{by}", "computes": results}
+        return {"does": f"window {_shape(spec)}{by}{_updates(spec.update_every_ms)}", "computes": results}
     if isinstance(spec, ProjectSpec):
         new = {name: scalar.text for name, scalar in spec.columns.items() if scalar.text != name}
         if not new:
@@ -244,17 +241,38 @@ def _operators_text(operators: Sequence[Mapping[str, Any]]) -> list[str]:
     return lines
 
 
-def _state(spec: WindowAggregateSpec) -> str:
-    window, late = spec.window, spec.accept_for_ms
-    per = "key and window" if spec.key else "window"
-    if not window.tumbles:
-        piece = duration_text(window.slice_ms)
-        per = f"{per.replace('window', 'slice')} of {piece} ({window.size_ms // window.slice_ms} to a window)"
+def _shape(spec: WindowAggregateSpec | SessionAggregateSpec) -> str:
+    if isinstance(spec, SessionAggregateSpec):
+        return f"session {duration_text(spec.gap_ms)}"
+    if spec.carried:
+        return "of the input"
+    window = spec.window
+    size, every = duration_text(window.size_ms), duration_text(window.slide_ms)
+    offset = f", offset {duration_text(window.offset_ms)}" if window.offset_ms else ""
+    if window.cumulates:
+        return f"cumulate {size} every {every}{offset}"
+    return (f"tumble {size}" if window.tumbles else f"hop {size} every {every}") + offset
+
+
+def _updates(every_ms: int | None) -> str:
+    if every_ms is None:
+        return ""
+    return f", changes every {duration_text(every_ms)}" if every_ms else ", each change"
+
+
+def _state(spec: WindowAggregateSpec | SessionAggregateSpec) -> str:
+    late = spec.accept_for_ms
+    what = "session" if isinstance(spec, SessionAggregateSpec) else "window"
+    per = f"key and {what}" if spec.key else what
+    if isinstance(spec, WindowAggregateSpec) and not spec.window.tumbles:
+        window, piece = spec.window, duration_text(spec.window.slice_ms)
+        to_a_window = f"{'up to ' if window.cumulates else ''}{window.size_ms // window.slice_ms} to a window"
+        per = f"{per.replace('window', 'slice')} of {piece} ({to_a_window})"
     longer = f", kept {duration_text(late)} longer for late rows" if late else ""
     return f"partial aggregates per {per}{longer}"
 
 
-def _late(spec: WindowAggregateSpec, name: str) -> str:
+def _late(spec: WindowAggregateSpec | SessionAggregateSpec, name: str) -> str:
     accepted = f"accepted for {duration_text(spec.accept_for_ms)}, then " if spec.accept_for_ms else ""
     return f"{accepted}{f'sent to {name}.late' if spec.late_output else 'dropped'}, counted"
 

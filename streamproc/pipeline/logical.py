@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
-from operators.connector import ErrorPolicy
+from operators.connector import ErrorPolicy, Sink, Source
 from operators.element import OutputTag, Schema
 from operators.operator import OperatorSpec
 from operators.types import FieldType
 from streamproc.pipeline.spec import (
     BlackholeSinkSpec,
+    CaseSpec,
     DatagenSourceSpec,
     FileSinkSpec,
     FileSourceSpec,
@@ -56,9 +57,25 @@ class EventTime:
 
 
 @dataclass(frozen=True, slots=True)
+class SuppliedSource:
+    """A source that is handed in, in place of the one that the file describes."""
+
+    source: Source
+    type: ClassVar[str] = "supplied"
+
+
+@dataclass(frozen=True, slots=True)
+class SuppliedSink:
+    """A sink that is handed in, in place of the one that the file describes."""
+
+    sink: Sink
+    type: ClassVar[str] = "supplied"
+
+
+@dataclass(frozen=True, slots=True)
 class LogicalSource:
     name: str
-    config: KafkaSourceSpec | FileSourceSpec | DatagenSourceSpec
+    config: KafkaSourceSpec | FileSourceSpec | DatagenSourceSpec | SuppliedSource
     connection: KafkaConnectionSpec | None  # resolved, for kafka
     fields: Mapping[str, FieldType]  # the payload's declared fields
     schema: Schema  # visible columns: payload, then metadata
@@ -106,7 +123,7 @@ class LogicalStep:
 @dataclass(frozen=True, slots=True)
 class LogicalSink:
     name: str
-    config: KafkaSinkSpec | FileSinkSpec | PrintSinkSpec | BlackholeSinkSpec
+    config: KafkaSinkSpec | FileSinkSpec | PrintSinkSpec | BlackholeSinkSpec | SuppliedSink
     connection: KafkaConnectionSpec | None
     streams: tuple[StreamRef, ...]
     schema: Schema
@@ -122,6 +139,7 @@ class LogicalGraph:
     sources: Mapping[str, LogicalSource]
     steps: Mapping[str, LogicalStep]
     sinks: Mapping[str, LogicalSink]
+    tests: tuple[CaseSpec, ...] = ()
     warnings: tuple[str, ...] = ()
     secrets: tuple[str, ...] = field(default=(), repr=False)  # resolved secret values, to redact from logs
 

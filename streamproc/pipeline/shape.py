@@ -19,6 +19,7 @@ from streamproc.pipeline.faults import FaultLog
 from streamproc.pipeline.spec import (
     NAME,
     BlackholeSinkSpec,
+    CaseSpec,
     DatagenSourceSpec,
     FileSinkSpec,
     FileSourceSpec,
@@ -97,6 +98,7 @@ class Shape:
     sources: dict[str, Part[Source]] = field(default_factory=dict)
     steps: dict[str, Part[StepSpec]] = field(default_factory=dict)
     sinks: dict[str, Part[Sink]] = field(default_factory=dict)
+    tests: list[Part[CaseSpec]] = field(default_factory=list)
 
 
 def read_shape(log: FaultLog) -> Shape | None:
@@ -105,7 +107,7 @@ def read_shape(log: FaultLog) -> Shape | None:
     if not isinstance(value, dict):
         log.error((), f"must be a mapping that begins with `version: 1`, not {shown(value)}")
         return None
-    top = later.take_tests(value, log)
+    top = dict(value)
     known = list(PipelineSpec.model_fields)
     for name in [name for name in top if name not in known]:
         log.error((name,), f"unknown field '{name}'", did_you_mean(name, known), at_key=True)
@@ -124,6 +126,11 @@ def read_shape(log: FaultLog) -> Shape | None:
     for name, entry in _entries(top, "sinks", log, required=True):
         shape.sinks[name] = _read_typed(entry, ("sinks", name), _SINKS, "sink", log)
     _check_names_differ(shape, log)
+    tests = top.get("tests", [])
+    if isinstance(tests, list):
+        shape.tests = [_read(CaseSpec, entry, ("tests", index), log) for index, entry in enumerate(tests)]
+    else:
+        log.error(("tests",), f"must be a list of tests, not {shown(tests)}", at_key=True)
     return shape
 
 
@@ -209,7 +216,7 @@ def _read_typed(
     elif kind not in models:
         _refuse_type(kind, (*path, "type"), models, what, log)
     else:
-        return _read(models[kind], later.take_format(value, path, log) if what != "connection" else value, path, log)
+        return _read(models[kind], value, path, log)
     return nothing
 
 

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 
 from operators.connector import ERRORS_SCHEMA
 from operators.element import Schema
-from streamproc.pipeline.columns import named_columns, nested_columns
+from streamproc.pipeline.columns import named_columns
 from streamproc.pipeline.connections import check_topic, resolve_connection
 from streamproc.pipeline.faults import FaultLog
-from streamproc.pipeline.format_spec import CsvFormat, ParquetFormat
+from streamproc.pipeline.format_rules import check_sink_format
 from streamproc.pipeline.job_rules import check_transaction_timeout, check_url
 from streamproc.pipeline.logical import LogicalSink, StreamRef
 from streamproc.pipeline.shape import Part, Sink
@@ -38,6 +38,7 @@ def plan_sink(
         connection = resolve_connection(spec, part, connections, log)
         check_topic(spec.topic, part, log)
         _check_key(spec, schema, carries_errors, part, log)
+        _check_updates_by_key(spec, facts, part, log)
         if spec.delivery == "exactly_once" and "transaction_timeout" not in part.broken:
             check_transaction_timeout(part, spec.transaction_timeout, job, log)
         if carries_errors and part.has("format"):
@@ -45,12 +46,12 @@ def plan_sink(
             log.error((*part.path, "format"), message, at_key=True)
     if isinstance(spec, FileSinkSpec):
         check_url(spec.path, (*part.path, "path"), log)
-    if not isinstance(spec, BlackholeSinkSpec):
-        if isinstance(spec.format, ParquetFormat) and not isinstance(spec, FileSinkSpec):
-            log.error((*part.path, "format"), f"parquet is a format of files, not of {spec.type}")
-        if isinstance(spec.format, CsvFormat) and (nested := nested_columns(schema.items())):
-            message = f"CSV cannot hold lists and structs: {listed(nested)}"
-            log.error((*part.path, "format"), message, "use json, or leave them out with `select`")
+        if facts.changelog is not None:
+            message = f"a file only grows, and rows of '{facts.name}' are updated and taken back"
+            hint = "write it to a Kafka sink with a `key`, or give final rows only: with a window and `emit: on_close`"
+            log.error((*part.path, "input"), message, hint)
+    if not isinstance(spec, BlackholeSinkSpec) and not carries_errors:
+        check_sink_format(spec.type, spec.format, schema, part.path, log)
     return LogicalSink(
         name=name,
         config=spec,
@@ -61,6 +62,22 @@ def plan_sink(
         changelog=facts.changelog,
         carries_errors=carries_errors,
     )
+
+
+def _check_updates_by_key(spec: KafkaSinkSpec, facts: InputFacts, part: Part[Sink], log: FaultLog) -> None:
+    """A changelog becomes one record for each key, the newest: every row needs a key of its own."""
+    if facts.changelog is None or part.is_wrong("key"):
+        return
+    own = facts.changelog.key
+    if spec.key is None:
+        message = f"rows of '{facts.name}' are updated and taken back, which a topic can only take by key"
+        example = f": `key: [{', '.join(own)}]`" if own else " in `key`"
+        log.error((*part.path, "input"), message, f"name the columns that tell rows apart{example}")
+        return
+    missing = [name for name in own or () if name not in spec.key]
+    if missing:
+        message = f"rows that differ in {listed(map(repr, missing))} would overwrite each other"
+        log.error((*part.path, "key"), message, f"write `key: [{', '.join([*spec.key, *missing])}]`", at_key=True)
 
 
 def _check_key(spec: KafkaSinkSpec, schema: Schema, carries_errors: bool, part: Part[Sink], log: FaultLog) -> None:

@@ -18,13 +18,13 @@ from streamproc.pipeline.columns import (
     as_certain,
     check_column_name,
     is_column_name,
-    nested_columns,
     read_fields,
 )
 from streamproc.pipeline.connections import check_topic, resolve_connection
 from streamproc.pipeline.document import FieldPath
 from streamproc.pipeline.faults import FaultLog
-from streamproc.pipeline.format_spec import CsvFormat, ParquetFormat
+from streamproc.pipeline.format_rules import changelog_of, check_source_format
+from streamproc.pipeline.format_spec import ParquetFormat
 from streamproc.pipeline.job_rules import check_url
 from streamproc.pipeline.logical import Changelog, EventTime, LogicalSource
 from streamproc.pipeline.shape import Part, Source
@@ -68,6 +68,7 @@ def plan_source(
     schema: Schema
     fields: dict[str, FieldType | None] = {}
     connection = None
+    changelog = None
     match spec:
         case KafkaSourceSpec():
             connection = resolve_connection(spec, part, connections, log)
@@ -75,8 +76,6 @@ def plan_source(
             schema = _with_metadata(_columns(fields, part), part, spec.metadata, log)
             check_topic(spec.topic, part, log)
             _check_start(spec, part.path, log)
-            if isinstance(spec.format, ParquetFormat):
-                log.error((*part.path, "format"), "parquet is a format of files: a Kafka record cannot hold it")
             bounded = spec.stop == "latest"
         case FileSourceSpec():
             check_url(spec.path, (*part.path, "path"), log)
@@ -89,7 +88,8 @@ def plan_source(
             schema = AnyColumns() if {"table", "columns"} & part.broken else _generated(spec, part.path, log)
             bounded = spec.rows is not None
     if isinstance(spec, KafkaSourceSpec | FileSourceSpec):
-        _check_csv(spec, fields, part.path, log)
+        check_source_format(spec.type, spec.format, fields, part.path, log)
+        changelog = changelog_of(spec.format)
     event_time = _event_time(spec.event_time, schema, (*part.path, "event_time"), log)
     policy = error_policy(part, job)
     logical = None
@@ -106,10 +106,11 @@ def plan_source(
             errors=policy,
             parallelism=parallelism,
             bounded=bounded,
+            changelog=changelog,
         )
     has_event_time = spec.event_time is not None or "event_time" in part.broken
     column = event_time.column if event_time is not None else None
-    return SourceFacts(schema, has_event_time, bounded, logical, event_time=column)
+    return SourceFacts(schema, has_event_time, bounded, logical, changelog, column)
 
 
 def _fields(part: Part[Source], declared: Mapping[str, Any], log: FaultLog) -> dict[str, FieldType | None]:
@@ -141,14 +142,6 @@ def _with_metadata(
         else:
             added[name] = UNKNOWN if what is None else METADATA_TYPES[what]
     return as_certain(columns | added, certain=not isinstance(columns, GuessedColumns) and len(added) == len(written))
-
-
-def _check_csv(
-    spec: KafkaSourceSpec | FileSourceSpec, fields: Mapping[str, FieldType | None], path: FieldPath, log: FaultLog
-) -> None:
-    if isinstance(spec.format, CsvFormat):
-        for name in nested_columns((name, field.dtype) for name, field in fields.items() if field is not None):
-            log.error((*path, "schema", name), f"CSV cannot hold {fields[name]}", "use json, or declare it as string")
 
 
 def _check_start(spec: KafkaSourceSpec, path: FieldPath, log: FaultLog) -> None:

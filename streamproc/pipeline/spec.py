@@ -400,3 +400,4 @@ class PipelineSpec(PipelineHead):
     sources: dict[str, SourceSpec] = Field(min_length=1)
     steps: dict[str, StepSpec] = {}
     sinks: dict[str, SinkSpec] = Field(min_length=1)
+    tests: list[CaseSpec] = []

@@ -35,7 +35,6 @@ from streamproc.pipeline.verbs.verb import InputFacts, PlannedInput, PlannedStep
 Plan = Callable[[VerbContext, PlannedStep], None]
 
 
-
 def _imported_when_used(verb: str) -> Plan:
     def plan(context: VerbContext, planned: PlannedStep) -> None:
         module = import_module(f"streamproc.pipeline.verbs.{verb}")
@@ -172,7 +171,7 @@ def _name_plainly(part: Part[StepSpec], errors: ErrorPolicy, planned: PlannedSte
     named: dict[str, str] = {}
     both: list[str] = []
     for column in planned.schema:
-        side, _, name = column.partition(".")
+        _, _, name = column.partition(".")
         if not name:
             named[column] = column
         elif name not in named:
@@ -252,5 +251,3 @@ def _plan_expressions(
     if not log.failed:
         planned.operators.append(ProjectSpec(columns, result, errors))
     return as_certain(result, certain=certain or isinstance(result, AnyColumns))
-
-

@@ -219,9 +219,7 @@ def _has_late_rows(spec: StepSpec) -> bool:
     return spec.top is not None and spec.top.window is not None
 
 
-def _refuse_node(
-    text: str, node: str, path: FieldPath, shape: Shape, log: FaultLog, offset: int | None
-) -> None:
+def _refuse_node(text: str, node: str, path: FieldPath, shape: Shape, log: FaultLog, offset: int | None) -> None:
     if not shape.sources:
         return  # none could be read: that is said already
     names = [*shape.sources, *shape.steps]
@@ -323,7 +321,9 @@ def check_side_outputs(wiring: Wiring, shape: Shape, log: FaultLog) -> None:
         for output in declared_outputs(step):
             if name in running and StreamRef(name, output) not in read and not wiring.incomplete:
                 hint = f"read '{name}.{output}' in a step or sink, or remove it"
-                log.error((*step.path, "process", "outputs", output), "nothing reads this side output", hint, at_key=True)
+                log.error(
+                    (*step.path, "process", "outputs", output), "nothing reads this side output", hint, at_key=True
+                )
     unread: list[str] = []
     parts: Mapping[str, Part[Any]] = {**shape.sources, **shape.steps}
     for name, part in parts.items():

@@ -182,8 +182,9 @@ def _record_value(group: list[_Wrong], model: type[BaseModel], value: Any, path:
             message = f"must be at least {first.context['ge']}, not {shown(written).removeprefix('the number ')}"
         case "less_than_equal":
             message = f"must be at most {first.context['le']}, not {shown(written).removeprefix('the number ')}"
-        case "too_short":
-            message = "must not be empty"
+        case "too_short" | "too_long":
+            entries = first.context.get("min_length") or first.context["max_length"]
+            message = "must not be empty" if entries == 1 else f"must have {entries} entries"
         case "string_too_short" | "string_too_long":
             message = f"must be one character, not {shown(written)}"
         case "union_tag_invalid":

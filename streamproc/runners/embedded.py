@@ -60,7 +60,7 @@ class UnexpectedFailure(Failure):
     retry_helps = True
 
 
-class _Reporter:
+class Reporter:
     """Hands acknowledgements to a driver that is made after the subtasks."""
 
     driver: CheckpointDriver
@@ -133,7 +133,7 @@ async def _attempt(
     if restored is not None and restored.kind == "finished" and committed:
         return JobResult("finished", restored.checkpoint, already_finished=True)
 
-    reporter = _Reporter()
+    reporter = Reporter()
     deployment = Deployment(graph, store, directory, claimed.attempt, restored, files, observer, committed=committed)
     try:
         await deployment.build(reporter)

@@ -17,12 +17,16 @@ from state.backend import Block, StateBackend
 from state.failure import StateError
 from state.key_group import KeyGroupRange, range_of_subtask
 from state.memory import MemoryBackend
+from state.point import PointKey
 from state.rocksdb import RocksBackend
 
 MAX_PARALLELISM = 8
 ALL = KeyGroupRange(0, MAX_PARALLELISM - 1)
 NAMESPACES = [-(2**63), -1000, -1, 0, 1, 255, 256, 1_700_000_000_000, 2**63 - 1]
 NAMES = ["slices", "slices_late", "a"]
+FIRST, END = PointKey(-(2**63), 0, b""), PointKey(2**63 - 1, MAX_PARALLELISM, b"")
+point_values = st.none() | st.binary(max_size=3) | st.integers(8_000, 9_000).map(lambda n: b"large" * n)
+point_keys = st.tuples(st.sampled_from(NAMESPACES[:-1]), st.binary(max_size=3))
 
 
 @dataclass(frozen=True)
@@ -143,6 +147,49 @@ def test_rows_count_once_when_scaled_out_and_in_again(kind: Kind, tmp_path: Path
     whole.close()
 
 
+def test_entries_are_ordered_by_namespace_then_group_then_key(kind: Kind, tmp_path: Path) -> None:
+    backend = kind.create(tmp_path / "db", ALL)
+    timers = backend.points("timers")
+    keys = [
+        PointKey(-5, 7, b"a"),
+        PointKey(0, 0, b""),
+        PointKey(0, 0, b"\0"),
+        PointKey(0, 1, b"a"),
+        PointKey(9, 0, b"z"),
+    ]
+    timers.write(dict.fromkeys(reversed(keys), b"1"))
+    backend.points("timers_b").write({keys[0]: b"another name"})
+    backend.blocks("timers").append(0, ALL, b"a block")
+
+    assert [key for key, _ in timers.scan(FIRST, END, 100)] == keys
+    assert [key for key, _ in timers.scan(keys[1], keys[4], 2)] == keys[1:3]
+    timers.write({keys[1]: None, keys[2]: b"2", PointKey(3, 3, b"never there"): None})
+    assert timers.get([keys[2], keys[1], keys[2], keys[0]]) == [b"2", None, b"2", b"1"]
+    assert timers.get([]) == []
+    backend.close()
+
+
+def test_an_entry_of_a_group_that_is_not_owned_is_refused(kind: Kind, tmp_path: Path) -> None:
+    backend = kind.create(tmp_path / "db", KeyGroupRange(4, 7))
+    with pytest.raises(ValueError, match="is not one of"):
+        backend.points("a").write({PointKey(0, 4, b"good"): b"", PointKey(0, 3, b"bad"): b""})
+    assert backend.points("a").scan(FIRST, END, 100) == []
+    backend.close()
+
+
+def test_a_snapshot_holds_the_entries_written_before_it(kind: Kind, tmp_path: Path) -> None:
+    backend = kind.create(tmp_path / "db", ALL)
+    gone, changed = PointKey(0, 1, b"gone"), PointKey(0, 2, b"changed")
+    backend.points("a").write({gone: b"1", changed: b"1"})
+    snapshot = backend.snapshot(tmp_path / "chk" / "1")
+    backend.points("a").write({gone: None, changed: b"2"})
+    backend.close()
+
+    restored = kind.open_restored(snapshot.directory, ALL)
+    assert restored.points("a").scan(FIRST, END, 100) == [(gone, b"1"), (changed, b"1")]
+    restored.close()
+
+
 def test_restoring_what_is_not_there_fails_and_makes_no_empty_state(kind: Kind, tmp_path: Path) -> None:
     with pytest.raises(StateError, match="cannot open"):
         kind.open_restored(tmp_path / "nowhere", ALL)
@@ -151,7 +198,8 @@ def test_restoring_what_is_not_there_fails_and_makes_no_empty_state(kind: Kind, 
 
 
 class ModelEqualsRocksDB(RuleBasedStateMachine):
-    """Random programs over one subtask at a time: append, scan, replace, delete, restore, rescale out and in."""
+    """Random programs over one subtask at a time: append, scan, replace, delete, write and delete entries,
+    restore, rescale out and in."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -206,6 +254,34 @@ class ModelEqualsRocksDB(RuleBasedStateMachine):
         ]
         assert seen[0] == seen[1]
 
+    @rule(
+        data=st.data(),
+        name=st.sampled_from(NAMES),
+        changes=st.dictionaries(point_keys, point_values, max_size=8),
+    )
+    def write_entries(self, data: st.DataObject, name: str, changes: dict[tuple[int, bytes], bytes | None]) -> None:
+        subtask = data.draw(st.integers(0, len(self.ranges) - 1))
+        owned = self.ranges[subtask]
+        groups = [data.draw(st.integers(owned.first, owned.last)) for _ in changes]
+        placed = {
+            PointKey(namespace, group, key): value
+            for group, ((namespace, key), value) in zip(groups, changes.items(), strict=True)
+        }
+        for backends in self.backends.values():
+            backends[subtask].points(name).write(placed)
+
+    @rule(name=st.sampled_from(NAMES), bounds=st.tuples(point_keys, point_keys), limit=st.integers(0, 5))
+    def scan_and_get_entries(self, name: str, bounds: tuple[tuple[int, bytes], tuple[int, bytes]], limit: int) -> None:
+        first, end = sorted(PointKey(namespace, len(key), key) for namespace, key in bounds)
+        seen = [
+            [
+                (points.scan(first, end, limit), points.get([first, end]))
+                for points in (backend.points(name) for backend in backends)
+            ]
+            for backends in self.backends.values()
+        ]
+        assert seen[0] == seen[1]
+
     @rule()
     def restore(self) -> None:
         for kind_name, kind in KINDS.items():
@@ -248,6 +324,11 @@ class ModelEqualsRocksDB(RuleBasedStateMachine):
             for backends in self.backends.values()
         ]
         assert not seen or seen[0] == seen[1]
+        entries = [
+            [backend.points(name).scan(FIRST, END, 1000) for backend in backends for name in NAMES]
+            for backends in self.backends.values()
+        ]
+        assert not entries or entries[0] == entries[1]
 
     def teardown(self) -> None:
         for backends in self.backends.values():

@@ -4,6 +4,8 @@
     python -m tests.oracle --query q5,q8 --events 200000 --seed 7 --out-of-order 0,2500 --parallelism 1,2,4
     python -m tests.oracle --query path/to/mine.sql         any query over bid, auction and person
     python -m tests.oracle --query path/to/mine.sql --steps path/to/mine.yaml
+    python -m tests.oracle --events 3000 --rate 100 --out-of-order 3000 --save tests/oracle/data
+                                                            keeps the input and Flink's rows for `test_queries.py`
 
 Exit 0 when all rows are equal, 1 when some are not, 2 when it cannot be run.
 """
@@ -21,6 +23,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tests.broker import Broker, BrokerUnavailable, running
+from tests.oracle.kept import save
 from tests.oracle.peers import Peers, PeersMissing
 from tests.oracle.pipelines import Query, known_queries, pipeline
 from tests.oracle.rows import Result, difference, from_csv, from_messages
@@ -35,12 +38,13 @@ def main() -> int:
     try:
         peers = Peers(options.peers, options.cache)
         with tempfile.TemporaryDirectory(prefix="oracle-") as work, running() as broker:
-            failed = [line for line in _compare_all(options, peers, broker, Path(work)) if line]
+            compared = list(_compare_all(options, peers, broker, Path(work)))
     except (PeersMissing, BrokerUnavailable) as problem:
         print(problem, file=sys.stderr)
         return 2
-    print(f"\n{len(failed)} differ" if failed else "\nall rows are equal")
-    return 1 if failed else 0
+    failed = sum(map(bool, compared))
+    print(f"\n{len(compared)} compared, {f'{failed} differ' if failed else 'all rows are equal'}")
+    return 1 if failed or not compared else 0
 
 
 def _options() -> argparse.Namespace:
@@ -56,6 +60,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--out-of-order", default="0,3000", help="ms of disorder; each is a data set of its own")
     parser.add_argument("--parallelism", default="1,3")
     parser.add_argument("--partitions", type=int, default=4)
+    parser.add_argument("--save", type=Path, help="a folder for the input as Parquet and Flink's results as CSV")
     parser.add_argument("--peers", type=Path, default=Path(os.environ.get("PEERS", _ROOT.parent / "shared/peers")))
     parser.add_argument("--cache", type=Path, default=_ROOT / ".cache/oracle")
     return parser.parse_args()
@@ -87,6 +92,8 @@ def _compare_all(options: argparse.Namespace, peers: Peers, broker: Broker, work
         peers.load(data, broker.bootstrap, prefix=prefix, partitions=options.partitions)
         results = work / f"flink-{out_of_order}"
         peers.flink([sql.path for sql, _ in chosen], broker.bootstrap, prefix=prefix, target=results)
+        if options.save is not None:
+            save(data, results, options.save)
         for sql, forms in chosen:
             flink = from_csv(results / f"{sql.name}.csv")
             for query in forms:

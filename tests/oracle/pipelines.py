@@ -88,33 +88,42 @@ def _number(name: str) -> int:
 
 
 def pipeline(query: Query, *, brokers: str, prefix: str, topic: str | None, job: dict[str, Any]) -> str:
-    """The whole pipeline file, as YAML text; without a `topic` the result goes nowhere."""
-    steps, sources = _steps(query)
-    sink: dict[str, Any] = {"type": "blackhole", "input": "result" if "result" in steps else list(steps)[-1]}
+    """The whole pipeline file from Kafka to Kafka, as YAML text; without a `topic` the result goes nowhere."""
+    sources = {name: _topic(brokers, f"{prefix}{name}") for name in _TABLES}
+    sink: dict[str, Any] = {"type": "blackhole"}
     if topic is not None:
-        sink |= {"type": "kafka", "brokers": [brokers], "topic": topic}
+        sink = {"type": "kafka", "brokers": [brokers], "topic": topic}
         if query.key:
             sink["key"] = list(query.key)
+    return _document(query, sources, sink, job)
+
+
+def file_pipeline(query: Query, *, data: Path, job: dict[str, Any]) -> str:
+    """The same from files, `<data>/bid-*.parquet` and so on, to the terminal."""
+    sources = {name: {"type": "file", "path": str(data / f"{name}-*.parquet"), "format": "parquet"} for name in _TABLES}
+    return _document(query, sources, {"type": "print"}, job)
+
+
+def _document(query: Query, sources: dict[str, dict[str, Any]], sink: dict[str, Any], job: dict[str, Any]) -> str:
+    steps, more = _steps(query)
+    sink = {**sink, "input": "result" if "result" in steps else list(steps)[-1]}
     document = {
         "version": 1,
         "pipeline": f"oracle-{query.name}".lower().replace("_", "-"),
         "job": job,
-        "sources": {name: _source(name, brokers, prefix) for name in _TABLES} | sources,
+        "sources": {name: _table(name) | source for name, source in sources.items()} | more,
         "steps": steps,
         "sinks": {"out": sink},
     }
     return yaml.safe_dump(document, sort_keys=False, width=10_000)
 
 
-def _source(table: str, brokers: str, prefix: str) -> dict[str, Any]:
-    return {
-        "type": "kafka",
-        "brokers": [brokers],
-        "topic": f"{prefix}{table}",
-        "stop": "latest",
-        "schema": _TABLES[table],
-        "event_time": {"column": "dateTime", "out_of_order": OUT_OF_ORDER},
-    }
+def _topic(brokers: str, topic: str) -> dict[str, Any]:
+    return {"type": "kafka", "brokers": [brokers], "topic": topic, "stop": "latest"}
+
+
+def _table(name: str) -> dict[str, Any]:
+    return {"schema": _TABLES[name], "event_time": {"column": "dateTime", "out_of_order": OUT_OF_ORDER}}
 
 
 def _steps(query: Query) -> tuple[dict[str, Any], dict[str, Any]]:

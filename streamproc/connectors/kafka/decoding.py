@@ -1,6 +1,7 @@
 """Raw record batches of one split as rows: payload decoded in one piece, metadata beside it, bad records apart.
 
-Runs on worker threads and touches nothing shared.
+Runs on worker threads and touches nothing shared but decoders' caches. With a schema registry it may wait for
+that: which schemas are needed stands in the records (see `formats.registry`).
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Final
 
 import numpy as np
@@ -18,11 +20,24 @@ from operators.connector import ERRORS_SCHEMA, Decoded, SplitId
 from operators.types import FieldType
 from streamproc.connectors.kafka.failure import UnreadableBatch
 from streamproc.connectors.kafka.record_batch import RawBatch, Record
+from streamproc.formats.avro import avro_reader
+from streamproc.formats.confluent import ConfluentDecoder
 from streamproc.formats.csv import CsvDecoder
+from streamproc.formats.debezium import DebeziumJsonDecoder
 from streamproc.formats.json import JsonDecoder
-from streamproc.formats.protocol import BadRecord, DecodeError, FormatError, RecordDecoder
+from streamproc.formats.protobuf import ProtobufReader
+from streamproc.formats.protocol import BadRecord, DecodeError, FormatError, RecordDecoder, Rows
+from streamproc.formats.registry import SchemaRegistry
 from streamproc.pipeline.columns import METADATA_TYPES
-from streamproc.pipeline.spec import CsvFormat, FormatSpec, JsonFormat, MetadataColumn
+from streamproc.pipeline.format_spec import (
+    AvroFormat,
+    CsvFormat,
+    DebeziumJsonFormat,
+    FormatSpec,
+    JsonFormat,
+    ProtobufFormat,
+)
+from streamproc.pipeline.spec import MetadataColumn
 
 OFFSET_MAX: Final = 2**63 - 1
 _PER_RECORD: Final[Set[MetadataColumn]] = frozenset({"key", "timestamp", "headers"})
@@ -35,7 +50,7 @@ class RowFormat:
 
     source: str
     topic: str
-    decoder: RecordDecoder
+    decoder: RecordDecoder | ConfluentDecoder | DebeziumJsonDecoder
     one_line: bool  # a line break inside a record may be read as a space
     metadata: Mapping[str, MetadataColumn]
 
@@ -53,7 +68,20 @@ def row_format(
         return RowFormat(source, topic, JsonDecoder(fields, required), True, metadata)
     if isinstance(form, CsvFormat):
         return RowFormat(source, topic, CsvDecoder(fields, required, form.delimiter), False, metadata)
-    raise FormatError(f"sources.{source}: records of a Kafka topic cannot be {form.type}: use json or csv")
+    if isinstance(form, DebeziumJsonFormat):
+        return RowFormat(source, topic, DebeziumJsonDecoder(fields, required), False, metadata)
+    if isinstance(form, AvroFormat | ProtobufFormat):
+        return RowFormat(source, topic, _with_registry(f"source {source}", form, fields, required), False, metadata)
+    raise FormatError(f"sources.{source}: records of a Kafka topic cannot be {form.type}: it is a format of files")
+
+
+def _with_registry(
+    why: str, form: AvroFormat | ProtobufFormat, fields: Mapping[str, FieldType], required: Sequence[str]
+) -> ConfluentDecoder:
+    registry = SchemaRegistry(form.registry, why)
+    if isinstance(form, AvroFormat):
+        return ConfluentDecoder(registry, "AVRO", fields, required, avro_reader)
+    return ConfluentDecoder(registry, "PROTOBUF", fields, required, partial(ProtobufReader, message=form.message))
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +106,7 @@ class Piece:
 
     def _decode(self, form: RowFormat) -> Decoded:
         values = [value for batch in self.batches for value in batch.values(self.first, self.stop)]
-        frame, bad = _rows(values, form)
+        frame, bad, origin = _rows(values, form)
         if not bad and not form.metadata:
             return Decoded(frame)
         gapless = all(batch.is_gapless for batch in self.batches)
@@ -89,7 +117,11 @@ class Piece:
             offsets = self._consecutive_offsets() if gapless else [record.offset for record in records]
             columns = {n: self._metadata(kind, offsets, records, form.topic) for n, kind in form.metadata.items()}
             beside = pl.DataFrame(columns)
-            frame = frame.hstack(beside.filter(_good(len(values), bad)) if bad else beside)
+            if bad:
+                beside = beside.filter(_good(len(values), bad))
+            if origin is not None:
+                beside = beside[pl.Series(origin)]
+            frame = frame.hstack(beside)
         return Decoded(frame, self._errors(records, bad, form) if bad else None)
 
     def _metadata(
@@ -130,20 +162,22 @@ def split_id(topic: str, partition: int) -> SplitId:
     return SplitId(f"{topic}-{partition}")
 
 
-def _rows(values: list[bytes | None], form: RowFormat) -> tuple[pl.DataFrame, list[BadRecord]]:
+def _rows(values: list[bytes | None], form: RowFormat) -> Rows:
     """In one piece where every record is good; one by one where not."""
+    if isinstance(form.decoder, ConfluentDecoder | DebeziumJsonDecoder):
+        return form.decoder.decode_values(values)
     try:
         lines = b"\n".join(values)  # type: ignore[arg-type]  # a null value raises
         try:
-            return form.decoder.decode_lines(lines, len(values)), []
+            return Rows(form.decoder.decode_lines(lines, len(values)), [])
         except DecodeError:
             # Perhaps only because records span lines: looked for now, since it costs every byte.
             if form.one_line and lines.count(b"\n") != len(values) - 1:
                 lines = b"\n".join([value.replace(b"\n", b" ") for value in values if value is not None])
-                return form.decoder.decode_lines(lines, len(values)), []
+                return Rows(form.decoder.decode_lines(lines, len(values)), [])
     except (TypeError, DecodeError):
         pass
-    return form.decoder.decode_each(values)
+    return Rows(*form.decoder.decode_each(values))
 
 
 def _good(count: int, bad: Sequence[BadRecord]) -> pl.Series:

@@ -8,7 +8,8 @@ they go where Kafka's own clients would send them.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, Final, Protocol
 
 import numpy as np
@@ -16,7 +17,7 @@ import numpy.typing as npt
 import polars as pl
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 
-from operators.element import Schema
+from operators.element import DELETE, KIND, UPDATE_BEFORE, Schema
 from streamproc.connectors.kafka.partitioner import partitions_of
 from streamproc.connectors.kafka.record_batch import (
     CODEC_NONE,
@@ -26,11 +27,16 @@ from streamproc.connectors.kafka.record_batch import (
     estimate_sizes,
     frame_records,
 )
+from streamproc.formats.avro import AvroEncoder
 from streamproc.formats.csv import CsvEncoder
 from streamproc.formats.iso import iso_texts
 from streamproc.formats.json_encoder import JsonEncoder
+from streamproc.formats.protobuf import ProtobufEncoder
 from streamproc.formats.protocol import EncodeError, FormatError
-from streamproc.pipeline.spec import CsvFormat, JsonFormat, KafkaSinkSpec
+from streamproc.formats.registry import SchemaRegistry, SchemaType
+from streamproc.pipeline.format_spec import AvroFormat, CsvFormat, FormatSpec, JsonFormat, ProtobufFormat
+from streamproc.pipeline.spec import KafkaSinkSpec
+from streamproc.pipeline.suggest import listed
 
 DEFAULT_BATCH_BYTES_MAX: Final = 1_048_588  # Kafka's default max.message.bytes
 _BATCH_BYTES: Final = 2_000_000  # uncompressed, to begin with: each batch costs a request to its partition
@@ -39,6 +45,7 @@ _RUN_ROWS: Final = 1_024  # rows in a row that go to one partition when there is
 _Partitions = Sequence[int]
 _Indices = npt.NDArray[np.int64]
 Batches = list[tuple[int, OutgoingBatch]]
+ValueEncoder = Callable[[pl.DataFrame], pl.Series]
 
 
 class BatchEncoder(Protocol):
@@ -48,28 +55,70 @@ class BatchEncoder(Protocol):
         """Batches by partition; of one partition in order of the rows."""
 
 
+def value_encoder(why: str, topic: str, form: FormatSpec, schema: Schema) -> ValueEncoder:
+    """What turns rows into values, String or Binary. With a schema registry it blocks: the sink's schema is
+    registered (or looked up) there."""
+    match form:
+        case JsonFormat(timestamps=timestamps):
+            return JsonEncoder(schema, timestamps).encode_column
+        case CsvFormat(delimiter=delimiter):
+            return partial(_csv_values, CsvEncoder(schema, delimiter, header=False))
+        case AvroFormat():
+            avro = AvroEncoder(schema)
+            return partial(avro.encode_column, schema_id=_schema_id(why, topic, form, "AVRO", avro.schema))
+        case ProtobufFormat():
+            protobuf = ProtobufEncoder(schema, form.message)
+            return partial(protobuf.encode_column, schema_id=_schema_id(why, topic, form, "PROTOBUF", protobuf.schema))
+    raise FormatError(f"{why}: records of a Kafka topic cannot be written as {form.type}")
+
+
+def _schema_id(why: str, topic: str, form: AvroFormat | ProtobufFormat, schema_type: SchemaType, text: str) -> int:
+    registry = SchemaRegistry(form.registry, why)
+    known = registry.register if form.auto_register else registry.look_up
+    return known(form.subject or f"{topic}-value", schema_type, text)
+
+
+def _csv_values(encoder: CsvEncoder, frame: pl.DataFrame) -> pl.Series:
+    lines = encoder.encode_lines(frame).decode().removesuffix("\n").split("\n")
+    if len(lines) != frame.height:
+        raise EncodeError("a value with a line break cannot be written as a CSV record")
+    return pl.Series(lines, dtype=pl.String)
+
+
 class RowEncoder:
-    """Rows in the sink's format; columns beyond the schema (hidden ones) are left out."""
+    """Rows in the sink's format; columns beyond the schema (hidden ones) are left out. Of a changelog a record for
+    each key that changed: its newest row, or a tombstone. Making one may block, see `value_encoder`; `why` begins
+    its messages."""
 
     def __init__(
-        self, config: KafkaSinkSpec, schema: Schema, *, transactional: bool, batch_bytes_max: int, first_turn: int = 0
+        self,
+        config: KafkaSinkSpec,
+        schema: Schema,
+        *,
+        transactional: bool,
+        batch_bytes_max: int,
+        first_turn: int = 0,
+        why: str = "sink",
     ) -> None:
-        timestamps = config.format.timestamps if isinstance(config.format, JsonFormat) else "iso"
-        self._json = JsonEncoder(schema, timestamps)
-        self._csv = (
-            CsvEncoder(schema, config.format.delimiter, header=False) if isinstance(config.format, CsvFormat) else None
-        )
-        if not isinstance(config.format, JsonFormat | CsvFormat):
-            raise FormatError(f"records of a Kafka topic cannot be {config.format.type}: use json or csv")
+        form = config.format
+        self._values = value_encoder(why, config.topic, form, schema)
+        self._keys = JsonEncoder(schema, form.timestamps if isinstance(form, JsonFormat) else "iso")
         self._key = config.key
+        self._why = why
         self._transactional = transactional
         self._limit = batch_bytes_max - HEADER_SIZE
         self._turn = first_turn
 
     def encode(self, frame: pl.DataFrame, partitions: _Partitions) -> Batches:
         """Batches by partition; of one partition in order of the rows."""
-        values = self._values(frame)
-        keys = self._json.encode_key(frame, self._key) if self._key else None
+        keys = self._keys.encode_key(frame, self._key) if self._key else None
+        if KIND in frame.columns:
+            frame, keys = self._last_changes(frame, keys)
+            gone = frame.get_column(KIND).is_in([UPDATE_BEFORE, DELETE])
+            values = self._values(frame)
+            values = values.zip_with(~gone, pl.Series([None], dtype=values.dtype)) if gone.any() else values
+        else:
+            values = self._values(frame)
         stamp = int(time.time() * 1000)
         batches: Batches = []
         for partition, rows in self._spread(frame.height, keys, partitions):
@@ -79,6 +128,15 @@ class RowEncoder:
                 part = None if some_keys is None else some_keys.slice(start, size)
                 batches += [(partition, batch) for batch in self._framed(some_values.slice(start, size), part, stamp)]
         return batches
+
+    def _last_changes(self, frame: pl.DataFrame, keys: pl.Series | None) -> tuple[pl.DataFrame, pl.Series]:
+        """The last row of each key, in order: it says what becomes of the key, whatever came before."""
+        if keys is None or keys.null_count():
+            missing = "has no key" if keys is None else f"has null for its key '{listed(self._key or ())}'"
+            raise EncodeError(f"{self._why}: a row that {missing} cannot be updated or taken back in a topic")
+        rows = pl.DataFrame({"key": keys, "row": pl.int_range(len(keys), eager=True)})
+        last = rows.unique("key", keep="last", maintain_order=True).get_column("row")
+        return frame[last], keys.gather(last)
 
     def _framed(self, values: pl.Series, keys: pl.Series | None, stamp: int) -> Iterator[OutgoingBatch]:
         """One batch, or more where it is too large for the topic once it is compressed."""
@@ -90,14 +148,6 @@ class RowEncoder:
         for start, size in ((0, half), (half, len(values) - half)):
             part = None if keys is None else keys.slice(start, size)
             yield from self._framed(values.slice(start, size), part, stamp)
-
-    def _values(self, frame: pl.DataFrame) -> pl.Series:
-        if self._csv is None:
-            return self._json.encode_column(frame)
-        lines = self._csv.encode_lines(frame).decode().removesuffix("\n").split("\n")
-        if len(lines) != frame.height:
-            raise EncodeError("a value with a line break cannot be written as a CSV record")
-        return pl.Series(lines, dtype=pl.String)
 
     def _spread(
         self, count: int, keys: pl.Series | None, partitions: _Partitions

@@ -25,6 +25,8 @@ import lz4.frame
 import numpy as np
 import numpy.typing as npt
 import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
 from aiokafka.errors import CorruptRecordException, UnsupportedCodecError
 from aiokafka.record._crecords import crc32c_cython
 from aiokafka.record.control_record import ABORT_MARKER, ControlRecord
@@ -232,6 +234,16 @@ def compress(records: bytearray) -> tuple[bytes, int]:
     return (packed, _LZ4) if len(packed) < len(records) else (bytes(records), CODEC_NONE)
 
 
+def _joined(parts: Sequence[Any], *, binary: bool) -> pa.Array:
+    """The parts of each record put together, as an Arrow array with 64-bit offsets. polars joins text only."""
+    oldest = pl.CompatLevel.oldest()
+    if not binary:
+        return pl.select(pl.concat_str(parts)).to_series().to_arrow(compat_level=oldest)
+    columns = pl.select([part.alias(str(at)) for at, part in enumerate(parts)]).cast(pl.Binary)
+    arrays = (column.to_arrow(compat_level=oldest) for column in columns)
+    return pc.binary_join_element_wise(*arrays, pa.scalar(b"", pa.large_binary()))
+
+
 def estimate_sizes(values: pl.Series, keys: pl.Series | None) -> _Int64s:
     """At most how many bytes each record takes uncompressed."""
     sizes = _sizes(values) + _RECORD_OVERHEAD_MAX
@@ -241,14 +253,19 @@ def estimate_sizes(values: pl.Series, keys: pl.Series | None) -> _Int64s:
 
 
 def frame_records(values: pl.Series, keys: pl.Series | None = None) -> bytearray:
-    """The uncompressed records of one batch: `values` (String, no nulls) and `keys` (String, null: no key).
+    """The uncompressed records of one batch: `values` (String or Binary; null: a tombstone) and `keys` (String; null:
+    no key).
 
     All records carry the batch's own timestamp, no headers, and offsets counted from zero.
     """
     count = len(values)
     value_sizes = _sizes(values)
+    value_lengths = value_sizes
+    if values.null_count():
+        value_lengths = np.where(values.is_null().to_numpy(), -1, value_sizes)
+        values = _without_nulls(values)
     offset = _Varints(np.arange(count, dtype=np.int64))
-    value_length = _Varints(value_sizes)
+    value_length = _Varints(value_lengths)
     key_sizes: _Int64s | int = 0
     key_width: _Int64s | int = 1  # of the length −1, "no key"
     if keys is not None:
@@ -265,7 +282,7 @@ def frame_records(values: pl.Series, keys: pl.Series | None = None) -> bytearray
         parts = [_room(before_key + value_length.widths), values, pl.lit("\0")]
     else:
         parts = [_room(before_key), keys.fill_null(""), _room(value_length.widths), values, pl.lit("\0")]
-    text = pl.select(pl.concat_str(parts)).to_series().to_arrow(compat_level=pl.CompatLevel.oldest())
+    text = _joined(parts, binary=values.dtype == pl.Binary)
     sizes = length.widths + after_length
     ends = np.cumsum(sizes)
     framed = bytearray(memoryview(text.buffers()[2])[: int(ends[-1]) if count else 0])
@@ -325,5 +342,11 @@ def _room(widths: _Int64s) -> pl.Series:
     return _ROOM.gather(widths)
 
 
+def _without_nulls(texts: pl.Series) -> pl.Series:
+    return texts.fill_null(pl.lit(b"")) if texts.dtype == pl.Binary else texts.fill_null("")
+
+
 def _sizes(texts: pl.Series) -> _Int64s:
-    return texts.str.len_bytes().to_numpy().astype(np.int64)
+    """Bytes of each; none of a null."""
+    sizes = texts.bin.size() if texts.dtype == pl.Binary else texts.str.len_bytes()
+    return sizes.fill_null(0).to_numpy().astype(np.int64)

@@ -96,7 +96,7 @@ class KafkaSink:
         return self._fenced.pop(transactional, NO_IDENTITY)
 
     def encoder(self, batch_bytes_max: int, subtask: int) -> BatchEncoder:
-        """What turns this sink's frames into batches."""
+        """What turns this sink's frames into batches. Blocks, where its format needs a schema registry."""
         if self._carries_errors:
             return ErrorRecordEncoder(
                 transactional=self.exactly_once, batch_bytes_max=batch_bytes_max, first_turn=subtask
@@ -107,6 +107,7 @@ class KafkaSink:
             transactional=self.exactly_once,
             batch_bytes_max=batch_bytes_max,
             first_turn=subtask,
+            why=self.why,
         )
 
 
@@ -137,7 +138,9 @@ class _TopicWriter:
             brokers=self._client.brokers,
             why=self._why,
         )
-        self._encoder = self._sink.encoder(int(setting or DEFAULT_BATCH_BYTES_MAX), self._subtask)
+        self._encoder = await asyncio.to_thread(
+            self._sink.encoder, int(setting or DEFAULT_BATCH_BYTES_MAX), self._subtask
+        )
 
     async def close(self) -> None:
         """Disconnect; idempotent."""

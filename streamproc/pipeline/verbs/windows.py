@@ -81,11 +81,13 @@ def is_whole(window: WindowField | None) -> bool:
 
 
 def aligned_window(written: WindowField | None) -> Window | None:
-    """A tumbling or hopping window as operators know it; None for every other, and for a wrong one."""
+    """A tumbling, hopping or cumulating window as operators know it; None for every other, and for a wrong one."""
     if not isinstance(written, WindowSpec) or not is_whole(written):
         return None
     if written.tumble is not None:
         return Window(written.tumble, written.tumble, written.offset)
     if written.hop is not None:
         return Window(written.hop.size, written.hop.every, written.offset)
+    if written.cumulate is not None:
+        return Window(written.cumulate.size, written.cumulate.every, written.offset, cumulates=True)
     return None

@@ -10,20 +10,41 @@ import polars as pl
 import pytest
 
 from operators import partials
-from operators.element import ROW_WATERMARK, TIME, WATERMARK_MAX, WATERMARK_MIN
+from operators.element import (
+    INSERT,
+    KIND,
+    ROW_WATERMARK,
+    TIME,
+    UPDATE_AFTER,
+    UPDATE_BEFORE,
+    WATERMARK_MAX,
+    WATERMARK_MIN,
+)
 from operators.row_errors import RecordFailed
 from operators.slices import Window
-from operators.window import MissingEventTime, ResultFailed
+from operators.window import (
+    CARRIED,
+    WINDOW_TYPE,
+    MissingEventTime,
+    MissingWindow,
+    ResultFailed,
+    WindowAggregateSpec,
+)
 from state.memory import MemoryBlockState
-from tests.unit.operators.windowed import Group, Row, Subtasks, batch, plan, results, spec
+from tests.unit.operators.windowed import SCHEMA, Group, Row, Subtasks, batch, plan, results, spec
 
 TUMBLE = Window(10, 10)
 HOP = Window(10, 5)
 
 
+def by_start(step: Subtasks) -> list[tuple[Group, list[int]]]:
+    """All results in order, without the ends of their windows."""
+    return [(Group(group.start, group.key), values) for group, values in results(step.main())]
+
+
 def emitted(step: Subtasks) -> list[tuple[Group, list[int]]]:
     """What came out since the last call."""
-    found = results(step.main())
+    found = by_start(step)
     step.outputs = [output for output in step.outputs if output.tag != "main"]
     return sorted(found, key=repr)
 
@@ -58,7 +79,7 @@ def test_hopping_windows_overlap_and_close_in_ascending_order(tmp_path: Path) ->
     step = Subtasks(spec(HOP, plan()), tmp_path)
     step.process(batch([Row("a", 1, 3), Row("a", 2, 7), Row("a", 4, 12)]), WATERMARK_MIN)
     step.on_watermark(WATERMARK_MAX)
-    assert results(step.main()) == [
+    assert by_start(step) == [
         (Group(-5, "a"), [1]),
         (Group(0, "a"), [1, 2]),
         (Group(5, "a"), [2, 4]),
@@ -282,7 +303,7 @@ def test_thousands_of_slices_in_a_batch_close_together(tmp_path: Path) -> None:
     seconds = range(0, 40_000_000, 10_000)
     step.process(batch([Row("a", index, 1000 * second) for index, second in enumerate(seconds)]), WATERMARK_MIN)
     step.on_watermark(WATERMARK_MAX)
-    found = results(step.main())
+    found = by_start(step)
     assert found == [(Group(1000 * second, "a"), [index]) for index, second in enumerate(seconds)]
     assert len(step.outputs) < 10, "each window left in a frame of its own"
 
@@ -313,3 +334,96 @@ def test_a_window_of_many_keys_closes_bucket_by_bucket(
     assert (found.get_column("total") == 2).all()
     assert max(output.frame.height for output in step.outputs) <= 65_536
     assert all(output.frame.get_column("window_start").n_unique() == 1 for output in step.outputs)
+
+
+def changed(step: Subtasks) -> list[tuple[int, int, str | None, int]]:
+    """Kind, start, key and total of the changes since the last call."""
+    frames = [output.frame for output in step.outputs if output.tag == "main"]
+    step.outputs = []
+    columns = [pl.col(KIND), pl.col("window_start").cast(pl.Int64), pl.col("k"), pl.col("total")]
+    return [row for frame in frames for row in frame.select(columns).rows()]
+
+
+def test_each_update_takes_back_what_it_replaces(tmp_path: Path) -> None:
+    step = Subtasks(spec(TUMBLE, plan(), accept_for=10, update_every_ms=0), tmp_path)
+    step.process(batch([Row("a", 1, 1), Row(None, 2, 2)]), WATERMARK_MIN)
+    assert sorted(changed(step), key=repr) == [(INSERT, 0, "a", 1), (INSERT, 0, None, 2)]
+    step.restore(2)
+    step.process(batch([Row("a", 4, 3), Row("a", 8, 11)]), WATERMARK_MIN)
+    assert changed(step) == [(UPDATE_BEFORE, 0, "a", 1), (UPDATE_AFTER, 0, "a", 5), (INSERT, 10, "a", 8)]
+    step.on_watermark(12)
+    assert changed(step) == [], "a window that closes has said everything"
+    step.process(batch([Row(None, 16, 5)]), 12)
+    assert changed(step) == [(UPDATE_BEFORE, 0, None, 2), (UPDATE_AFTER, 0, None, 18)]
+    step.on_watermark(WATERMARK_MAX)
+    assert step.held_rows == 0
+
+
+def test_a_change_without_a_difference_says_nothing(tmp_path: Path) -> None:
+    step = Subtasks(spec(TUMBLE, plan(total="max(v)"), update_every_ms=0), tmp_path)
+    step.process(batch([Row("a", 5, 1)]), WATERMARK_MIN)
+    assert changed(step) == [(INSERT, 0, "a", 5)]
+    step.process(batch([Row("a", 3, 2)]), WATERMARK_MIN)
+    assert changed(step) == []
+
+
+def test_updates_by_period_come_when_event_time_passes_a_multiple_and_at_the_close(tmp_path: Path) -> None:
+    step = Subtasks(spec(TUMBLE, plan(), accept_for=10, update_every_ms=4), tmp_path)
+    step.process(batch([Row("a", 1, 1)]), WATERMARK_MIN)
+    step.on_watermark(3)
+    assert changed(step) == [(INSERT, 0, "a", 1)]
+    step.process(batch([Row("a", 2, 5)]), 3)
+    step.process(batch([Row("a", 4, 5)]), 3)
+    assert changed(step) == []
+    step.restore(2)
+    step.on_watermark(4)
+    assert changed(step) == [(UPDATE_BEFORE, 0, "a", 1), (UPDATE_AFTER, 0, "a", 7)]
+    step.process(batch([Row("b", 8, 9)]), 4)
+    step.on_watermark(8)
+    step.process(batch([Row("b", 16, 9)]), 8)
+    assert changed(step) == [(INSERT, 0, "b", 8)]
+    step.on_watermark(9)
+    assert changed(step) == [(UPDATE_BEFORE, 0, "b", 8), (UPDATE_AFTER, 0, "b", 24)]
+
+
+def test_cumulating_windows_say_how_far_things_have_come(tmp_path: Path) -> None:
+    step = Subtasks(spec(Window(12, 4, cumulates=True), plan()), tmp_path)
+    step.process(batch([Row("a", 1, 1), Row("a", 2, 9), Row("b", 4, 14)]), WATERMARK_MIN)
+    step.on_watermark(WATERMARK_MAX)
+    assert results(step.main()) == [
+        (Group(0, "a", 4), [1]),
+        (Group(0, "a", 8), [1]),
+        (Group(0, "a", 12), [1, 2]),
+        (Group(12, "b", 16), [4]),
+        (Group(12, "b", 20), [4]),
+        (Group(12, "b", 24), [4]),
+    ]
+
+
+def carried_spec() -> WindowAggregateSpec:
+    schema = SCHEMA | dict.fromkeys(("window_start", "window_end"), WINDOW_TYPE)
+    return replace(spec(CARRIED, plan()), input_schema=schema, carried=True)
+
+
+def in_windows(rows: list[Row], windows: list[tuple[int | None, int | None]]) -> pl.DataFrame:
+    starts, ends = zip(*windows, strict=True)
+    return batch(rows).with_columns(
+        pl.Series("window_start", starts, dtype=pl.Int64).cast(WINDOW_TYPE),
+        pl.Series("window_end", ends, dtype=pl.Int64).cast(WINDOW_TYPE),
+    )
+
+
+def test_carried_windows_that_end_together_are_two(tmp_path: Path) -> None:
+    step = Subtasks(carried_spec(), tmp_path)
+    rows = [Row("a", 1, 9), Row("a", 2, 9), Row("a", 4, 9), Row("a", 8, 19)]
+    step.process(in_windows(rows, [(0, 10), (5, 10), (0, 10), (10, 20)]), WATERMARK_MIN)
+    step.restore(2)
+    step.on_watermark(9)
+    assert sorted(results(step.main())) == [(Group(0, "a", 10), [1, 4]), (Group(5, "a", 10), [2])]
+    step.process(in_windows([Row("b", 16, 30)], [(0, 10)]), 9)  # late by its window, whatever its own time is
+    assert step.late() == [Row("b", 16, 30)]
+
+
+def test_a_row_that_carries_no_window_is_told_about(tmp_path: Path) -> None:
+    with pytest.raises(MissingWindow, match="without window_start or window_end reached `window: input`"):
+        Subtasks(carried_spec(), tmp_path).process(in_windows([Row("a", 1, 9)], [(0, None)]), WATERMARK_MIN)

@@ -14,8 +14,24 @@ from hypothesis import strategies as st
 
 from operators import partials
 from operators.element import WATERMARK_MAX, WATERMARK_MIN
+from operators.operator import OperatorContext
 from operators.slices import Window
-from tests.unit.operators.windowed import Group, Model, Row, Subtasks, Values, batch, plan, results, spec
+from operators.window import CARRIED, WindowAggregateSpec
+from operators.window_assign import WindowAssignSpec
+from state.key_group import KeyGroupRange
+from tests.unit.operators.windowed import (
+    SCHEMA,
+    Group,
+    Model,
+    Row,
+    Subtasks,
+    Values,
+    batch,
+    folded,
+    plan,
+    results,
+    spec,
+)
 
 WINDOWS = [
     Window(10, 10),
@@ -25,6 +41,10 @@ WINDOWS = [
     Window(7, 3),
     Window(3, 5),  # gaps
     Window(1, 1),
+    Window(12, 4, cumulates=True),
+    Window(15, 3, 7, cumulates=True),
+    Window(40, 2),  # many slices
+    Window(36, 3, cumulates=True),
 ]
 
 TINY = {
@@ -84,7 +104,7 @@ def the_last(emitted: list[tuple[Group, Values]]) -> dict[Group, Values]:
 @pytest.mark.parametrize("rocks", [False, True], ids=["memory", "rocksdb"])
 @pytest.mark.parametrize("window", WINDOWS, ids=str)
 def test_agrees_with_the_model_however_cut_spilled_and_rescaled(window: Window, rocks: bool) -> None:
-    @settings(max_examples=8 if rocks else 60, deadline=None)
+    @settings(max_examples=4 if rocks else 25, deadline=None)
     @given(data=st.data(), feed=feeds(), accept_for=st.sampled_from([0, 0, 1, 7, 40]))
     def check(data: st.DataObject, feed: Feed, accept_for: int) -> None:
         memory = data.draw(st.sampled_from([1, 100, 500, 10**6]), label="memory_rows_max")
@@ -127,7 +147,7 @@ def test_agrees_with_the_model_however_cut_spilled_and_rescaled(window: Window, 
     check()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(data=st.data(), feed=feeds(), window=st.sampled_from(WINDOWS))
 def test_rows_without_their_own_watermark_take_the_step_s(data: st.DataObject, feed: Feed, window: Window) -> None:
     model = Model(window)
@@ -145,3 +165,76 @@ def test_rows_without_their_own_watermark_take_the_step_s(data: st.DataObject, f
         step.on_watermark(WATERMARK_MAX)
         assert dict(results(step.main())) == model.all()
         assert sorted(map(repr, step.late())) == sorted(map(repr, model.late))
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    data=st.data(),
+    feed=feeds(),
+    window=st.sampled_from(WINDOWS),
+    accept_for=st.sampled_from([0, 7, 40]),
+    period=st.sampled_from([0, 5, 20]),
+)
+def test_updates_come_to_what_the_model_has(
+    data: st.DataObject, feed: Feed, window: Window, accept_for: int, period: int
+) -> None:
+    model = Model(window, accept_for)
+    memory = data.draw(st.sampled_from([1, 100, 10**6]), label="memory_rows_max")
+    with tempfile.TemporaryDirectory() as folder:
+        tried = spec(window, plan(), accept_for=accept_for, update_every_ms=period)
+        step = Subtasks(tried, Path(folder), memory_rows_max=memory)
+        for first, end in data.draw(cuts(len(feed.rows)), label="batches"):
+            rows, watermarks = feed.rows[first:end], feed.watermarks[first:end]
+            if rows:
+                step.process(batch(rows, watermarks), model.watermark)
+            for row, watermark in zip(rows, watermarks, strict=True):
+                model.row(row, watermark)
+            if watermarks and watermarks[-1] > model.watermark and data.draw(st.booleans(), label="watermark"):
+                model.watermark = watermarks[-1]
+                step.on_watermark(model.watermark)
+                shown = dict(folded(step.main()))
+                assert model.closed().items() <= shown.items()
+                if not period:
+                    assert shown == model.all()
+            if data.draw(st.booleans(), label="restore"):
+                step.restore(data.draw(st.integers(1, 4), label="parallelism"))
+        model.watermark = WATERMARK_MAX
+        step.on_watermark(WATERMARK_MAX)
+        assert dict(folded(step.main())) == model.all()
+        assert sorted(map(repr, step.late())) == sorted(map(repr, model.late))
+        assert step.held_rows == 0
+        step.close()
+
+
+@settings(max_examples=40, deadline=None)
+@given(data=st.data(), feed=feeds(), accept_for=st.sampled_from([0, 7]), period=st.sampled_from([None, None, 0, 20]))
+def test_windows_that_rows_carry_close_as_they_do(
+    data: st.DataObject, feed: Feed, accept_for: int, period: int | None
+) -> None:
+    """Hopping windows assigned ahead, then aggregated as input: as if aggregated at once."""
+    window = data.draw(st.sampled_from([each for each in WINDOWS if not each.has_gaps]), label="window")
+    assign = WindowAssignSpec(window, SCHEMA)
+    model = Model(window, accept_for)
+    tried = WindowAggregateSpec(
+        ("k",), CARRIED, plan(), accept_for, True, assign.schema, carried=True, update_every_ms=period
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        step = Subtasks(tried, Path(folder))
+        assigned = assign.create(OperatorContext("assign", 0, 1, KeyGroupRange(0, 0), None))
+        for first, end in data.draw(cuts(len(feed.rows)), label="batches"):
+            rows, watermarks = feed.rows[first:end], feed.watermarks[first:end]
+            if rows:
+                for _, frame in assigned.process(batch(rows, watermarks), WATERMARK_MIN):
+                    step.process(frame, model.watermark)
+            for row, watermark in zip(rows, watermarks, strict=True):
+                model.row(row, watermark)
+            if watermarks and watermarks[-1] > model.watermark and data.draw(st.booleans(), label="watermark"):
+                model.watermark = watermarks[-1]
+                step.on_watermark(model.watermark)
+            if data.draw(st.booleans(), label="restore"):
+                step.restore(data.draw(st.integers(1, 4), label="parallelism"))
+        step.on_watermark(WATERMARK_MAX)
+        emitted = results(step.main()) if period is None else folded(step.main())
+        assert dict(emitted) == model.all()
+        assert step.held_rows == 0
+        step.close()

@@ -10,9 +10,20 @@ from typing import Any, NamedTuple
 import polars as pl
 
 from operators.aggregates import AggregatePlan, compile_aggregates
-from operators.element import ROW_WATERMARK, TIME, WATERMARK_MIN, EventTimeMs, Schema
+from operators.element import (
+    INSERT,
+    KIND,
+    ROW_WATERMARK,
+    TIME,
+    UPDATE_AFTER,
+    UPDATE_BEFORE,
+    WATERMARK_MIN,
+    EventTimeMs,
+    Schema,
+)
 from operators.hashing import key_groups
 from operators.operator import OperatorContext, Output
+from operators.session import SessionAggregate, SessionAggregateSpec
 from operators.slices import Window
 from operators.window import WindowAggregate, WindowAggregateSpec
 from state.backend import StateBackend
@@ -35,18 +46,20 @@ class Group(NamedTuple):
 
     start: int
     key: str | None
+    end: int = 0  # 0 where windows are told apart by their starts
 
 
 Values = list[int]
 
 
-def starts_of(window: Window, time: int) -> list[int]:
-    """Windows that contain `time`, found by looking at all that could."""
-    first = (time - window.offset_ms) // window.slide_ms
-    starts = [
-        (first - back) * window.slide_ms + window.offset_ms for back in range(window.size_ms // window.slide_ms + 2)
-    ]
-    return sorted(start for start in starts if start <= time < start + window.size_ms)
+def windows_of(window: Window, time: int) -> list[tuple[int, int]]:
+    """(start, end) of the windows that contain `time`, found by looking at all that could."""
+    distance = window.size_ms if window.cumulates else window.slide_ms
+    lengths = range(window.slide_ms, window.size_ms + 1, window.slide_ms) if window.cumulates else [window.size_ms]
+    nearest = (time - window.offset_ms) // distance
+    starts = [(nearest - back) * distance + window.offset_ms for back in range(window.size_ms // distance + 2)]
+    found = [(start, start + length) for start in starts for length in lengths]
+    return sorted(each for each in found if each[0] <= time < each[1])
 
 
 @dataclass
@@ -62,14 +75,14 @@ class Model:
 
     def row(self, row: Row, watermark: int) -> None:
         now = max(self.watermark, watermark)
-        starts = starts_of(self.window, row.time)
-        reachable = [start for start in starts if now < start + self.window.size_ms - 1 + self.accept_for]
-        if not starts:
+        windows = windows_of(self.window, row.time)
+        reachable = [(start, end) for start, end in windows if now < end - 1 + self.accept_for]
+        if not windows:
             self.nowhere += 1
         elif not reachable:
             self.late.append(row)
-        for start in reachable:
-            self.values.setdefault(Group(start, row.key), []).append(row.value)
+        for start, end in reachable:
+            self.values.setdefault(Group(start, row.key, end), []).append(row.value)
 
     def all(self) -> dict[Group, Values]:
         """Sorted values of every group."""
@@ -77,23 +90,26 @@ class Model:
 
     def closed(self) -> dict[Group, Values]:
         """Sorted values of every group whose window is closed."""
-        return {
-            group: sorted(values)
-            for group, values in self.values.items()
-            if self.watermark >= group.start + self.window.size_ms - 1
-        }
+        return {group: sorted(values) for group, values in self.values.items() if self.watermark >= group.end - 1}
 
 
 class Subtasks:
     """All subtasks of one step. `restore(n)` takes a checkpoint and goes on from it with n subtasks."""
 
-    def __init__(self, spec: WindowAggregateSpec, folder: Path, *, rocks: bool = False, memory_rows_max: int = 10**6):
+    def __init__(
+        self,
+        spec: WindowAggregateSpec | SessionAggregateSpec,
+        folder: Path,
+        *,
+        rocks: bool = False,
+        memory_rows_max: int = 10**6,
+    ):
         self._spec = spec
         self._folder = folder
         self._rocks = rocks
         self._memory_rows_max = memory_rows_max
         self._checkpoints = 0
-        self._subtasks: list[tuple[WindowAggregate, StateBackend, OperatorContext]] = []
+        self._subtasks: list[tuple[WindowAggregate | SessionAggregate, StateBackend, OperatorContext]] = []
         self.outputs: list[Output] = []
         self.late_count = self.filtered_count = 0
         self._start(1, lambda index, groups: self._empty(index, groups))
@@ -148,7 +164,7 @@ class Subtasks:
             Row(*row)
             for output in self.outputs
             if output.tag == "late"
-            for row in output.frame.select("k", "v", TIME).iter_rows()
+            for row in output.frame.select("k", "v", TIME).rows()
         ]
 
     def _start(self, parallelism: int, state: Callable[[int, KeyGroupRange], StateBackend]) -> None:
@@ -173,9 +189,14 @@ class Subtasks:
 
 
 def spec(
-    window: Window, plan: AggregatePlan, *, key: tuple[str, ...] = ("k",), accept_for: int = 0
+    window: Window,
+    plan: AggregatePlan,
+    *,
+    key: tuple[str, ...] = ("k",),
+    accept_for: int = 0,
+    update_every_ms: int | None = None,
 ) -> WindowAggregateSpec:
-    return WindowAggregateSpec(key, window, plan, accept_for, True, SCHEMA)
+    return WindowAggregateSpec(key, window, plan, accept_for, True, SCHEMA, update_every_ms=update_every_ms)
 
 
 def batch(rows: Sequence[Row], watermarks: Sequence[int] | None = None) -> pl.DataFrame:
@@ -193,7 +214,7 @@ def results(frame: pl.DataFrame) -> list[tuple[Group, Values]]:
     ):
         assert time == end - 1
         assert (n, total) == (len(items), sum(items))
-        found.append((Group(start, key), sorted(items)))
+        found.append((Group(start, key, end), sorted(items)))
     return found
 
 
@@ -201,3 +222,21 @@ def plan(**aggregates: str) -> AggregatePlan:
     """The given aggregates, or those that `results` reads."""
     wanted = aggregates or {"n": "count(*)", "total": "sum(v)", "items": "array_agg(v)"}
     return compile_aggregates(wanted, SCHEMA, ["k"])
+
+
+def folded(frame: pl.DataFrame) -> list[tuple[Group, Values]]:
+    """What a changelog comes to; checks that only what is there is taken back, and that updates are pairs."""
+    there: dict[tuple[Any, ...], int] = {}
+    if not frame.height:
+        return []
+    kinds = frame.get_column(KIND).to_list()
+    for kind, following in zip(kinds, [*kinds[1:], INSERT], strict=True):
+        assert (kind == UPDATE_BEFORE) <= (following == UPDATE_AFTER)
+    rows = frame.drop(KIND)
+    for kind, row in zip(kinds, rows.with_columns(pl.col("items").list.sort()).rows(), strict=True):
+        values = tuple(tuple(each) if isinstance(each, list) else each for each in row)
+        there[values] = there.get(values, 0) + (1 if kind in (INSERT, UPDATE_AFTER) else -1)
+        assert there[values] in (0, 1), "taken back what was not there, or given twice"
+    left = [values for values, count in there.items() if count]
+    plain = pl.DataFrame(left, schema=rows.schema, orient="row")
+    return results(plain)

@@ -134,7 +134,7 @@ sinks:
             'shop.yaml:3:72: job.checkpoint.every: "${env:S}" is not a duration: write 500ms, 10s, 1m, 2h or 1d',
             "shop.yaml:4:32: connections.main.brokers[0]: '${env:S}' is not a broker's address: it is written host:port, for example kafka:9092",
             "shop.yaml:8:17: sources.a.connection: unknown connection '${env:S}'; there is main",
-            "shop.yaml:10:13: sources.a.format: unknown type '${env:S}'; there are json, csv and parquet",
+            "shop.yaml:10:13: sources.a.format: unknown type '${env:S}'; there are json, csv, parquet, avro, protobuf and debezium-json",
             "shop.yaml:11:24: sources.a.start.timestamp: '${env:S}' is not a timestamp; write it like 2026-01-01T00:00:00Z",
             "shop.yaml:12:18: sources.a.schema.id: '${env:S}' does not give a type; types are boolean, int8, int16, int32, int64, float32, float64, string, bytes, date, timestamp_s, timestamp_ms, timestamp_us, timestamp, decimal(p,s), list[T] and nested mappings",
             "shop.yaml:12:33: sources.a.schema.x: 'list[${env:S}]' does not give a type; types are boolean, int8, int16, int32, int64, float32, float64, string, bytes, date, timestamp_s, timestamp_ms, timestamp_us, timestamp, decimal(p,s), list[T] and nested mappings",

@@ -41,7 +41,7 @@ def test_version_and_name() -> None:
         [
             "shop.yaml:1:10: version: must be 1, not the text '1'; write it without quotes",
             "shop.yaml:2:11: pipeline: must be lower-case letters, digits and -, beginning with a letter, at most 63 characters",
-            "shop.yaml:3:1: owner: unknown field 'owner'; there are version, pipeline, job, connections, sources, steps and sinks",
+            "shop.yaml:3:1: owner: unknown field 'owner'; there are version, pipeline, job, connections, sources, steps, sinks and tests",
             "shop.yaml:4:1: jbo: unknown field 'jbo'; did you mean 'job'?",
         ]
     )
@@ -242,7 +242,7 @@ tests: []
     )
     assert faults(text) == snapshot(
         [
-            "shop.yaml:4:64: sources.orders.format: the format avro is not supported yet; there are json, csv and parquet",
+            "shop.yaml:4:56: sources.orders.format: 'registry' is missing",
             "shop.yaml:6:7: steps.a.join: 'join' is not supported yet",
             "shop.yaml:7:22: steps.b.deduplicate: 'deduplicate' is not supported yet",
             "shop.yaml:7:48: steps.b.ttl: 'ttl' is not supported yet",
@@ -258,7 +258,7 @@ tests: []
             "shop.yaml:18:48: sinks.out.input[6]: inputs need the same columns: unlike 'h', 'i' has no column 'id'; make them alike in a step with `select`",
             "shop.yaml:18:51: sinks.out.input[7]: inputs need the same columns: unlike 'h', 'j' has no column 'id'; make them alike in a step with `select`",
             "shop.yaml:18:54: sinks.out.input[8]: inputs need the same columns: unlike 'h', 'k' has no column 'id'; make them alike in a step with `select`",
-            "shop.yaml:18:66: sinks.out.format: the format debezium-json is not supported yet; there are json, csv and parquet",
+            "shop.yaml:18:66: sinks.out.format: debezium-json is a format of sources; there are json and csv",
             "shop.yaml:19:1: tests: tests inside a pipeline file are not supported yet",
         ]
     )

@@ -12,7 +12,8 @@ from streamproc.connectors.kafka.failure import UnreadableBatch
 from streamproc.connectors.kafka.record_batch import split_batches
 from streamproc.formats.protocol import FormatError
 from streamproc.pipeline.columns import METADATA_TYPES
-from streamproc.pipeline.spec import CsvFormat, FormatSpec, JsonFormat, MetadataColumn, ParquetFormat
+from streamproc.pipeline.format_spec import CsvFormat, DebeziumJsonFormat, FormatSpec, JsonFormat, ParquetFormat
+from streamproc.pipeline.spec import MetadataColumn
 from tests.unit.connectors.kafka.test_record_batch import STAMP, Row, build
 
 FIELDS = {"id": parse_type("int64")}
@@ -108,3 +109,18 @@ def test_a_torn_batch_names_source_split_and_offset() -> None:
 def test_formats_that_single_records_cannot_have() -> None:
     with pytest.raises(FormatError, match=r"sources\.orders: .* parquet"):
         form(format_=ParquetFormat(type="parquet"))
+
+
+def test_one_record_that_becomes_two_rows_keeps_its_place() -> None:
+    new, old = '{"id":1}', '{"id":0}'
+    values: list[bytes | None] = [
+        f'{{"op":"c","after":{new}}}'.encode(),
+        None,
+        b'{"op":"d"}',
+        f'{{"op":"u","before":{old},"after":{new}}}'.encode(),
+    ]
+    rows: list[Row] = [(None, value, []) for value in values]
+    decoded = piece(build(rows, base_offset=10)).decode(form({"o": "offset"}, DebeziumJsonFormat(type="debezium-json")))
+    assert decoded.frame.to_dict(as_series=False) == {"id": [1, 0, 1], "__kind": [0, 1, 2], "o": [10, 13, 13]}
+    assert decoded.errors is not None
+    assert decoded.errors["offset"].to_list() == [12]

@@ -1,0 +1,1 @@
+"""User code: how it is loaded, and the operators that call it."""

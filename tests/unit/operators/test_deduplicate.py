@@ -1,0 +1,99 @@
+"""Deduplication against a model that takes one row at a time, and its rules one by one."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import polars as pl
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from operators.deduplicate import KeepFirstSpec, KeepLastSpec
+from operators.element import KIND, WATERMARK_MAX, Schema
+from tests.unit.operators.changelogs import Arrival, arrivals, run
+
+SCHEMA: Schema = {"k": pl.String(), "v": pl.Int64(), "tags": pl.List(pl.String())}
+ROWS = st.tuples(
+    st.sampled_from(["a", "b", "c", None]), st.integers(0, 3) | st.none(), st.sampled_from([["x"], [], None])
+)
+TTL = st.sampled_from([None, 3, 10, 25])
+
+
+def frozen(row: tuple[Any, ...]) -> tuple[Any, ...]:
+    return tuple(tuple(value) if isinstance(value, list) else value for value in row)
+
+
+def last_rows(rows: list[Arrival], ttl: int | None) -> Counter[tuple[Any, ...]]:
+    """What is there at the end; a key that was forgotten leaves its row behind."""
+    kept: dict[Any, Arrival] = {}
+    left: Counter[tuple[Any, ...]] = Counter()
+    for row in rows:
+        if ttl is not None and row.time + ttl <= row.watermark:
+            continue
+        key = row.values[0]
+        before = kept.get(key)
+        if before is not None and ttl is not None and max(row.time, row.watermark) >= before.time + ttl:
+            left[frozen(before.values)] += 1
+            before = None
+        if before is None or row.time >= before.time:
+            kept[key] = row
+    left.update(frozen(row.values) for row in kept.values())
+    return left
+
+
+def first_rows(rows: list[Arrival], ttl: int | None) -> Counter[tuple[Any, ...]]:
+    """In the order of event time; late ones do not count."""
+    found: Counter[tuple[Any, ...]] = Counter()
+    decided: dict[Any, int] = {}
+    for row in sorted((row for row in rows if row.time > row.watermark), key=lambda row: row.time):
+        key = row.values[0]
+        if key not in decided or (ttl is not None and row.time >= decided[key] + ttl):
+            decided[key] = row.time
+            found[frozen(row.values)] += 1
+    return found
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data(), rows=arrivals(ROWS), ttl=TTL)
+def test_last_agrees_with_the_model(data: st.DataObject, rows: list[Arrival], ttl: int | None) -> None:
+    spec = KeepLastSpec(("k",), SCHEMA, timed=True, ttl_ms=ttl)
+    step = run(data, spec, ["k"], rows, schema=SCHEMA)
+    assert step.current() == last_rows(rows, ttl)
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data(), rows=arrivals(ROWS), ttl=TTL)
+def test_first_agrees_with_the_model(data: st.DataObject, rows: list[Arrival], ttl: int | None) -> None:
+    spec = KeepFirstSpec(("k",), SCHEMA, timed=True, ttl_ms=ttl)
+    step = run(data, spec, ["k"], rows, schema=SCHEMA, last_watermark=WATERMARK_MAX)
+    assert step.current() == first_rows(rows, ttl)
+    assert all(KIND not in output.frame.columns for output in step.outputs)
+    assert step.late_count == sum(row.time <= row.watermark for row in rows)
+
+
+@settings(max_examples=30, deadline=None)
+@given(data=st.data(), rows=arrivals(ROWS))
+def test_without_event_time_arrival_decides(data: st.DataObject, rows: list[Arrival]) -> None:
+    first: dict[Any, Any] = {}
+    last: dict[Any, Any] = {}
+    for row in rows:
+        first.setdefault(row.values[0], frozen(row.values))
+        last[row.values[0]] = frozen(row.values)
+    kept = run(data, KeepFirstSpec(("k",), SCHEMA, timed=False), ["k"], rows, schema=SCHEMA, timed=False)
+    assert kept.current() == Counter(first.values())
+    kept = run(data, KeepLastSpec(("k",), SCHEMA, timed=False), ["k"], rows, schema=SCHEMA, timed=False)
+    assert kept.current() == Counter(last.values())
+
+
+@settings(max_examples=30, deadline=None)
+@given(data=st.data(), rows=arrivals(ROWS))
+def test_who_only_wants_the_newest_gets_no_old_rows(data: st.DataObject, rows: list[Arrival]) -> None:
+    spec = KeepLastSpec(("k",), SCHEMA, timed=True, retracts=False)
+    newest: dict[Any, Any] = {}
+    step = run(data, spec, ["k"], rows, schema=SCHEMA, upserts=True)
+    for row in step.rows():
+        newest[row[0]] = frozen(row)
+    assert Counter(newest.values()) == last_rows(rows, None)
+    kinds = [kind for output in step.outputs for kind in output.frame.get_column(KIND)]
+    assert set(kinds) <= {0, 2}
