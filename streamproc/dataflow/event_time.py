@@ -94,7 +94,7 @@ class SourceClock:
             # None holds another back: whether they fell silent at once or one by one must not matter.
             self._reached = max([self._reached, *silent])
             finished = bool(self._splits) and not silent
-            return Watermark(self._reached, idle=not finished or self._reached == WATERMARK_MIN)
+            return Watermark(self._reached, idle=not finished)
         self._reached = EventTimeMs(max(self._reached, min(self._time(clock) for clock in live)))
         return Watermark(self._reached)
 

@@ -196,7 +196,7 @@ def _order_key(ref: StreamRef, sender: Node, reader: Reader) -> tuple[str, ...] 
         return None
     if isinstance(reader, LogicalSink) and isinstance(reader.config, KafkaSinkSpec) and reader.config.key:
         return tuple(reader.config.key)
-    return sender.changelog.key or tuple(sender.schema)
+    return tuple(sender.schema) if sender.changelog.key is None else sender.changelog.key
 
 
 def _in_order(graph: LogicalGraph) -> Iterator[LogicalStep]:

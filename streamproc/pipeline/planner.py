@@ -227,7 +227,8 @@ class _Planner:
         if name in self.shape.sources:
             return None  # the name is taken: readers get the source's columns
         bounded = all(each.bounded for each in facts)
-        untimed = frozenset() if step.timed else frozenset().union(*(each.untimed for each in facts))
+        sources = frozenset().union(*(each.untimed for each in facts))
+        untimed = frozenset() if step.timed else sources or frozenset({name})
         self.streams[StreamRef(name)] = _Stream(step.schema, untimed, bounded, step.changelog, step.event_time)
         for tag, schema in step.side_outputs.items():
             self.streams[StreamRef(name, tag)] = _Stream(schema, frozenset(), bounded)
@@ -340,7 +341,7 @@ class _Planner:
     def _timestamps(self, names: frozenset[str]) -> dict[str, list[str]]:
         """Columns of these sources that could be event time."""
         found: dict[str, list[str]] = {}
-        for name in names:
+        for name in names & self.shape.sources.keys():
             stream = self.streams.get(StreamRef(name))
             columns = stream.schema if stream is not None else {}
             found[name] = [column for column, dtype in columns.items() if isinstance(dtype, pl.Datetime)]

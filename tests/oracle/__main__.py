@@ -91,7 +91,7 @@ def _compare_all(options: argparse.Namespace, peers: Peers, broker: Broker, work
         peers.generate(data, events=options.events, seed=options.seed, rate=options.rate, out_of_order_ms=out_of_order)
         peers.load(data, broker.bootstrap, prefix=prefix, partitions=options.partitions)
         results = work / f"flink-{out_of_order}"
-        peers.flink([sql.path for sql, _ in chosen], broker.bootstrap, prefix=prefix, target=results)
+        peers.flink([sql for sql, _ in chosen], broker.bootstrap, prefix=prefix, target=results)
         if options.save is not None:
             save(data, results, options.save)
         for sql, forms in chosen:

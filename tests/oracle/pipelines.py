@@ -71,6 +71,11 @@ class Query:
         return self.path.read_text(encoding="utf-8")
 
     @property
+    def through_kafka(self) -> bool:
+        """Whether Flink's result has to be read from an upsert sink."""
+        return "\n-- sink: kafka\n" in self.text
+
+    @property
     def key(self) -> tuple[str, ...]:
         """Columns by which the result is updated; none when it is append-only."""
         found = _KEY.search(self.text)

@@ -7,7 +7,6 @@ which goes by the equalities of `match`. Look-ups are planned in `lookup`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from importlib import import_module
 from typing import Final
 
 from operators.element import Schema
@@ -24,6 +23,7 @@ from streamproc.pipeline import expressions
 from streamproc.pipeline.columns import AnyColumns, GuessedColumns, named_columns
 from streamproc.pipeline.logical import Changelog
 from streamproc.pipeline.spec import FOREVER, JoinSpec, WindowSpec, duration_text
+from streamproc.pipeline.verbs import lookup
 from streamproc.pipeline.verbs.verb import InputFacts, PlannedInput, PlannedStep, VerbContext
 from streamproc.pipeline.verbs.windows import WINDOW_COLUMNS, aligned_window, check_window
 
@@ -42,7 +42,7 @@ def plan(context: VerbContext, planned: PlannedStep) -> None:
     if join is None:
         return
     if _given(context, "lookup"):
-        import_module("streamproc.pipeline.verbs.lookup").plan(context, planned)
+        lookup.plan(context, planned)
         return
     if len(context.inputs) < len(SIDES):
         if "join" not in context.part.broken and join.right is None:

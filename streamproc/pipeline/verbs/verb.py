@@ -76,7 +76,7 @@ class VerbContext:
     def need_event_time(self, facts: InputFacts, path: FieldPath, what: str) -> None:
         """A fault for each source behind an input that has no event time. `what`: `a window`."""
         for name in facts.untimed:
-            if name.endswith(".errors"):
+            if name not in facts.time_candidates:
                 message = f"{what} needs event time, which '{name}' does not have"
                 self.log.error(path, message, at_key=True)
                 continue

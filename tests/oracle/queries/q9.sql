@@ -1,5 +1,6 @@
 -- q9 the winning bid of each auction: the highest in time, of equals the earlier; retracting
 -- key: id
+-- sink: kafka
 SELECT id, itemName, description, initialBid, reserve, auction_dateTime, expires, seller, category, extra,
   auction, bidder, price, bid_dateTime, bid_extra
 FROM (

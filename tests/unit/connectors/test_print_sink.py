@@ -6,6 +6,7 @@ import sys
 import polars as pl
 import pytest
 
+from operators.element import KIND
 from streamproc.connectors.blackhole import BlackholeSink
 from streamproc.connectors.print_sink import PrintSink
 from streamproc.formats.protocol import FormatError
@@ -36,6 +37,19 @@ async def test_csv_has_its_header_once(capfdbinary: pytest.CaptureFixture[bytes]
         await writer.write(ROWS)
         await writer.write(ROWS.head(1))
     assert capfdbinary.readouterr().out.count(b"id,name") == 1
+
+
+async def test_changelogs_say_what_happens_to_a_row(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    rows = pl.DataFrame({"id": [1, 1, 2, 2], "name": ["a", "b", "c", "c"], KIND: [1, 2, 0, 3]})
+    await PrintSink("out", spec(), SCHEMA, changelog=True).writer(0, 1).write(rows)
+    assert capfdbinary.readouterr().out.splitlines() == [
+        b'{"op":"-U","id":1,"name":"a"}',
+        b'{"op":"+U","id":1,"name":"b"}',
+        b'{"op":"+I","id":2,"name":"c"}',
+        b'{"op":"-D","id":2,"name":"c"}',
+    ]
+    await PrintSink("out", spec("csv"), SCHEMA, changelog=True).writer(0, 1).write(rows.head(1))
+    assert capfdbinary.readouterr().out == b"op,id,name\n-U,1,a\n"
 
 
 def test_parquet_cannot_be_printed() -> None:

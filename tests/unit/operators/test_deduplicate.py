@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -10,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from operators.deduplicate import KeepFirstSpec, KeepLastSpec
-from operators.element import KIND, WATERMARK_MAX, Schema
-from tests.unit.operators.changelogs import Arrival, arrivals, run
+from operators.element import KIND, WATERMARK_MAX, WATERMARK_MIN, Schema
+from tests.unit.operators.changelogs import Arrival, KeyedSubtasks, arrivals, frame_of, run
 
 SCHEMA: Schema = {"k": pl.String(), "v": pl.Int64(), "tags": pl.List(pl.String())}
 ROWS = st.tuples(
@@ -97,3 +98,44 @@ def test_who_only_wants_the_newest_gets_no_old_rows(data: st.DataObject, rows: l
     assert Counter(newest.values()) == last_rows(rows, None)
     kinds = [kind for output in step.outputs for kind in output.frame.get_column(KIND)]
     assert set(kinds) <= {0, 2}
+
+
+def test_without_event_time_keys_are_forgotten_by_the_clock(tmp_path: Path) -> None:
+    row = frame_of([Arrival(("a", 1, None), 0, 0)], SCHEMA, timed=False)
+    for number, keep in enumerate((KeepFirstSpec, KeepLastSpec)):
+        step = KeyedSubtasks(keep(("k",), SCHEMA, timed=False, ttl_ms=10), ["k"], tmp_path / str(number))
+        given = []
+        for now_ms in (0, 9, 18, 19, 28, 40):
+            step.on_processing_time(now_ms)
+            step.process(row, WATERMARK_MIN)
+            given.append([kind for output in step.outputs for kind in output.frame.columns].count("k"))
+            step.restore(2)
+        # the first counts from itself, the last from the newest row of its key; equal rows change nothing
+        assert given == ([1, 1, 2, 2, 3, 4] if keep is KeepFirstSpec else [1, 1, 1, 1, 1, 2])
+        step.close()
+
+
+def test_a_late_row_is_neither_first_nor_does_it_change_the_last(tmp_path: Path) -> None:
+    rows = frame_of([Arrival(("a", 1, None), 50, 0), Arrival(("a", 2, None), 7, 40)], SCHEMA)
+    first = KeyedSubtasks(KeepFirstSpec(("k",), SCHEMA, timed=True), ["k"], tmp_path)
+    first.process(rows, WATERMARK_MIN)
+    assert first.rows() == [], "an earlier row may still come"
+    first.on_watermark(49)
+    assert first.rows() == []
+    first.on_watermark(50)
+    assert first.rows() == [("a", 1, None)]
+    first.close()
+    assert first.late_count == 1
+    last = KeyedSubtasks(KeepLastSpec(("k",), SCHEMA, timed=True), ["k"], tmp_path)
+    last.process(rows, WATERMARK_MIN)
+    assert last.rows() == [("a", 1, None)]
+
+
+def test_rocksdb_holds_what_memory_does(tmp_path: Path) -> None:
+    step = KeyedSubtasks(KeepLastSpec(("k",), SCHEMA, timed=True), ["k"], tmp_path, rocks=True)
+    for number in range(6):
+        key = "abc"[number % 3]
+        step.process(frame_of([Arrival((key, number, [key]), number, number - 1)], SCHEMA), WATERMARK_MIN)
+        step.restore(number % 3 + 1)
+    assert step.current() == Counter({("a", 3, ("a",)): 1, ("b", 4, ("b",)): 1, ("c", 5, ("c",)): 1})
+    step.close()

@@ -67,7 +67,7 @@ def present(rows: Sequence[Arrival]) -> list[Values]:
     return left
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(
     data=st.data(),
     rows=arrivals(ROWS),
@@ -88,7 +88,7 @@ def test_the_best_so_far(
     run(data, spec, key, rows, look, schema=SCHEMA)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(data=st.data(), rows=revisions(ROWS), ranking=RANKINGS, rank=RANKS, key=st.sampled_from([("k",), ()]))
 def test_the_best_of_what_is_left(
     data: st.DataObject, rows: list[Arrival], ranking: Ranking, rank: str | None, key: tuple[str, ...]
@@ -103,7 +103,7 @@ def test_the_best_of_what_is_left(
     run(data, spec, key, rows, look, schema=SCHEMA, kinds=True)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(data=st.data(), rows=arrivals(ROWS), rank=RANKS, ttl=st.sampled_from([3, 10, 25]))
 def test_a_key_without_rows_for_its_time_to_live_begins_anew(
     data: st.DataObject, rows: list[Arrival], rank: str | None, ttl: int

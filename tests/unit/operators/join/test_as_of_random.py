@@ -52,7 +52,7 @@ def searched(
 @pytest.mark.parametrize("kind", ["inner", "left"])
 @pytest.mark.parametrize("changelog", [False, True])
 def test_agrees_with_a_search(kind: JoinKind, changelog: bool) -> None:
-    @settings(max_examples=60, deadline=None)
+    @settings(max_examples=20, deadline=None)
     @given(data=st.data(), arrived=arrivals(), residual=st.booleans())
     def check(data: st.DataObject, arrived: list[Arrival], residual: bool) -> None:
         said = [INSERT, UPDATE_AFTER, UPDATE_BEFORE, DELETE] if changelog else [INSERT]

@@ -55,7 +55,7 @@ def nested_loop(
 
 @pytest.mark.parametrize("kind", ["inner", "left", "right", "full", "semi", "anti"])
 def test_agrees_with_a_nested_loop(kind: JoinKind) -> None:
-    @settings(max_examples=50, deadline=None)
+    @settings(max_examples=20, deadline=None)
     @given(data=st.data(), arrived=arrivals(), residual=st.booleans())
     def check(data: st.DataObject, arrived: list[Arrival], residual: bool) -> None:
         lower = data.draw(st.integers(-15, 10), label="lower")

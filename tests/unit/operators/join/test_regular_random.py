@@ -63,7 +63,7 @@ def changes(draw: st.DrawFn, changelogs: tuple[bool, bool]) -> list[tuple[Arriva
 
 @pytest.mark.parametrize("kind", ["inner", "left", "right", "full", "semi", "anti"])
 def test_the_changes_add_up_to_the_join(kind: JoinKind) -> None:
-    @settings(max_examples=50, deadline=None)
+    @settings(max_examples=20, deadline=None)
     @given(data=st.data(), changelogs=st.tuples(st.booleans(), st.booleans()), residual=st.booleans())
     def check(data: st.DataObject, changelogs: tuple[bool, bool], residual: bool) -> None:
         fed = data.draw(changes(changelogs), label="changes")

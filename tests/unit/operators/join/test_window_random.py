@@ -93,7 +93,7 @@ WINDOWS = [
 
 @pytest.mark.parametrize("kind", ["inner", "left", "right", "full", "semi", "anti"])
 def test_agrees_with_the_model(kind: JoinKind) -> None:
-    @settings(max_examples=40, deadline=None)
+    @settings(max_examples=20, deadline=None)
     @given(data=st.data(), arrived=arrivals(), residual=st.booleans(), tried=st.sampled_from(WINDOWS))
     def check(data: st.DataObject, arrived: list[Arrival], residual: bool, tried: Window) -> None:
         spec = WindowJoinSpec(shape(kind, residual=residual), tried)
@@ -118,7 +118,7 @@ def test_windows_that_rows_carry(kind: JoinKind) -> None:
         plain.output,
     )
 
-    @settings(max_examples=30, deadline=None)
+    @settings(max_examples=20, deadline=None)
     @given(data=st.data(), arrived=arrivals())
     def check(data: st.DataObject, arrived: list[Arrival]) -> None:
         model = Model(kind, residual=False)
