@@ -34,8 +34,8 @@ ERRORS_SCHEMA: Schema = {
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """Rows of one fetched piece: good ones with the source's visible columns (payload and
-    metadata; of the hidden ones `__kind` where the source is a changelog), bad ones as rows of `ERRORS_SCHEMA` (None when there are none)."""
+    """Rows of one fetched piece: good ones with the source's visible columns (payload and metadata; of the hidden
+    ones `__kind` where the source is a changelog), bad ones as rows of `ERRORS_SCHEMA` (None: there are none)."""
 
     frame: pl.DataFrame
     errors: pl.DataFrame | None = None

@@ -20,6 +20,7 @@ from operators.element import INSERT, KIND, TIME, UPDATE_AFTER, WATERMARK_MIN, E
 from operators.expiry import Expiry, row_watermarks
 from operators.keyed_rows import Ids, KeyedRows
 from operators.operator import OperatorContext, Output
+from operators.types import columns_text
 
 EMIT_ROWS: Final = 65_536  # rows of an output frame, about
 _FOREVER: Final = 2**62
@@ -45,7 +46,9 @@ class KeepLastSpec:
 
     def describe(self) -> str:
         what = "rows" if self.retracts else "keys"
-        return f"deduplicate by ({', '.join(self.key)}): last, holds {what}{_ttl_text(self.ttl_ms)}"
+        by = ", ".join(self.key)
+        held = columns_text(self.schema if self.retracts else {name: self.schema[name] for name in self.key})
+        return f"deduplicate by ({by}): last, holds {what}{_ttl_text(self.ttl_ms)}; of ({held})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +69,8 @@ class KeepFirstSpec:
         return KeepFirst(self, context) if self.timed else KeepFirstArrived(self, context)
 
     def describe(self) -> str:
-        return f"deduplicate by ({', '.join(self.key)}): first{_ttl_text(self.ttl_ms)}"
+        held = columns_text(self.schema)
+        return f"deduplicate by ({', '.join(self.key)}): first{_ttl_text(self.ttl_ms)}; of ({held})"
 
 
 def _ttl_text(ttl_ms: int | None) -> str:

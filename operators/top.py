@@ -20,6 +20,7 @@ from operators.expiry import Expiry
 from operators.keyed_rows import KeyedRows
 from operators.operator import OperatorContext, Output
 from operators.ranking import Ranking, Standing
+from operators.types import columns_text
 
 RANK_TYPE: Final = pl.Int64()
 
@@ -53,7 +54,8 @@ class TopSpec:
         ttl = "" if self.ttl_ms is None else f", ttl {self.ttl_ms}ms"
         rank = "" if self.rank is None else f", rank as {self.rank}"
         holds = "all rows" if self.retracting else "the best"
-        return f"top {self.ranking} of ({', '.join(self.key)}){rank}, holds {holds}{ttl}"
+        held = columns_text(self.input_schema)
+        return f"top {self.ranking} of ({', '.join(self.key)}){rank}, holds {holds}{ttl}; of ({held})"
 
 
 def with_rank(schema: Schema, rank: str | None) -> Schema:

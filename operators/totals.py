@@ -25,7 +25,7 @@ from operators.keyed_rows import KeyedRows
 from operators.operator import OperatorContext, Output
 from operators.row_errors import ROW_ERRORS, RowErrors, reason
 from operators.running import ROWS, running_plan
-from operators.types import name_of
+from operators.types import columns_text
 from operators.window_results import ResultFailed
 
 _SLOT: Final = "__slot"
@@ -63,12 +63,12 @@ class TotalsSpec:
 
     def describe(self) -> str:
         """Everything that the state depends on."""
-        by = ", ".join(f"{name} {name_of(self.input_schema[name])}" for name in self.key)
+        by = columns_text({name: self.input_schema[name] for name in self.key})
         aggregates = ", ".join(
             f"{name} = {' '.join(output.text.split())}"
             for name, output in zip(self.plan.names, self.plan.outputs, strict=True)
         )
-        reads = ", ".join(f"{name} {name_of(self.input_schema[name])}" for name in self.plan.inputs)
+        reads = columns_text({name: self.input_schema[name] for name in self.plan.inputs})
         when = "each update" if self.update_every_ms == 0 else f"updates every {self.update_every_ms}ms"
         when = "at the end of input" if self.update_every_ms is None else when
         changelog = " of a changelog" if self.retracting else ""

@@ -108,3 +108,8 @@ def name_of(dtype: pl.DataType) -> str:
         if plain == dtype:
             return name
     return str(dtype).lower()
+
+
+def columns_text(schema: Mapping[str, pl.DataType]) -> str:
+    """Columns with their types: `id int64, country string`."""
+    return ", ".join(f"{name} {name_of(dtype)}" for name, dtype in schema.items())

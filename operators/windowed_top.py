@@ -19,6 +19,7 @@ from operators.operator import OperatorContext, Output
 from operators.ranking import Order, Ranking
 from operators.slices import Window
 from operators.top import RANK_TYPE, with_rank
+from operators.types import columns_text
 from operators.window import CARRIED, WINDOW_TYPE, WindowAggregateSpec
 
 _ARRIVAL: Final = "__arrival"  # of equals the earlier ranks first, also where slices are not in that order
@@ -105,7 +106,8 @@ class WindowedTopSpec:
     def describe(self) -> str:
         window = "input" if self.window is None else str(self.window)
         rank = "" if self.rank is None else f", rank as {self.rank}"
-        return f"top {self.ranking} of ({', '.join(self.key)}) in {window}{rank}"
+        held = columns_text(self.input_schema)
+        return f"top {self.ranking} of ({', '.join(self.key)}) in {window}{rank}; of ({held})"
 
 
 class WindowedTop:

@@ -23,7 +23,7 @@ _WAIT_S_MAX: Final = 1.0
 
 @dataclass(slots=True)
 class SourceProgress:
-    """Where one source subtask is. `latest`: the highest event time it has read; `reading`: its last fetch gave rows."""
+    """Where one source subtask is. `latest`: the highest event time read; `reading`: the last fetch gave rows."""
 
     latest: EventTimeMs | None = None
     reading: bool = False
@@ -40,7 +40,7 @@ class SourceAlignment:
         """Until no peer with rows to read is more than `DRIFT_MS` behind."""
         until_s = time.monotonic() + _WAIT_S_MAX
         while self._is_ahead() and time.monotonic() < until_s:
-            await asyncio.sleep(_PAUSE_S)
+            await asyncio.sleep(_PAUSE_S)  # noqa: ASYNC110  peers move with every batch: an event each would cost more
 
     def _is_ahead(self) -> bool:
         if self.own.latest is None:

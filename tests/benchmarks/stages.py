@@ -109,7 +109,7 @@ def _stages() -> Iterator[Stage]:
     spec_key = ("auction",)
     yield Stage("hop 10 s by 2 s, count per auction", _window(Window(10_000, 2_000, 0), plan, schema, narrow, spec_key))
 
-    yield Stage("encode JSON, 7 columns", lambda: encoder._json.encode_column(bids))
+    yield Stage("encode JSON, 7 columns", lambda: encoder._values(bids))
     yield Stage("encode, frame and compress for Kafka", lambda: encoder.encode(bids, [0, 1, 2, 3]))
     yield Stage("checksum", lambda: [_built(batch) for batch in outgoing])
 
