@@ -59,7 +59,7 @@ def plan(context: VerbContext, planned: PlannedStep) -> None:
     if spec.window is not None and spec.emit != "on_close":
         planned.changelog = Changelog((*names, *WINDOW_COLUMNS))
     if plan is None or spec.window is None or log.failed:
-        certain = all(name in schema for name in names) and all(map(is_column_name, written))
+        certain = spec.window is not None and all(n in schema for n in names) and all(map(is_column_name, written))
         planned.schema = as_certain(columns, certain=certain)
         return
     late_output = spec.late.then == "side_output"

@@ -265,7 +265,6 @@ sinks:
                 "15:25: steps.rows.window: 'window' needs 'aggregate' in the same step",
                 "15:54: steps.rows.where: unknown column 'amnt'; did you mean 'amount'?",
                 "16:34: steps.endless.key[0]: unknown column 'cuntry'; did you mean 'country'?",
-                "16:43: steps.endless.aggregate: an aggregate over input that never ends needs a window: its state would grow for ever; for example `window: {tumble: 1m}`; or say for how long a key counts: `ttl: 1h`, or `ttl: forever`",
                 "21:92: sinks.out4.key[2]: unknown column 'nn'; did you mean 'n'?",
             ],
             id="windows",

@@ -72,7 +72,7 @@ def test_fields_that_need_an_aggregate() -> None:
     )
 
 
-def test_an_aggregate_needs_a_window() -> None:
+def test_an_aggregate_over_endless_input_needs_a_window() -> None:
     text = (
         HEAD
         + """\
@@ -80,7 +80,7 @@ sources:
   file: {type: file, path: a, schema: {id: int64}}
   live: {type: file, path: a, follow: true, schema: {id: int64}}
 steps:
-  a: {input: file, key: [id], aggregate: {n: count(*)}}
+  a: {input: [file, live], key: [id], aggregate: {n: count(*)}}
   b: {input: [file, live], key: [id], window: , aggregate: {n: count(*)}}
 sinks:
   out: {type: print, input: [a, b]}
@@ -88,7 +88,7 @@ sinks:
     )
     assert faults(text) == snapshot(
         [
-            "shop.yaml:7:31: steps.a.aggregate: an aggregate without a window is not supported yet, even when all its inputs end; for example `window: {tumble: 1m}`",
+            "shop.yaml:7:39: steps.a.aggregate: an aggregate over input that never ends needs a window: its state would grow for ever; for example `window: {tumble: 1m}`; or say for how long a key counts: `ttl: 1h`, or `ttl: forever`",
             "shop.yaml:8:39: steps.b.window: nothing is written here: give it a value, or leave it out",
         ]
     )
