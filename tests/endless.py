@@ -22,7 +22,7 @@ _SHOW_S: Final = 30.0
 _PIPELINE: Final = """
 version: 1
 pipeline: endless
-job: {{parallelism: {parallelism}, checkpoint: {{every: 5s}}}}
+job: {{parallelism: {parallelism}, checkpoint: {{every: 5s, storage: "file:checkpoints"}}}}
 sources:
   bid: {{type: datagen, table: bid, event_time: {{column: dateTime, out_of_order: 2s}}}}
   auction: {{type: datagen, table: auction, event_time: {{column: dateTime, out_of_order: 2s}}}}

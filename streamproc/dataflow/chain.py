@@ -67,9 +67,9 @@ class Chain:
         routes: Sequence[Route],
         *,
         has_sink: bool,
-        counted_by_sender: frozenset[str] = frozenset(),
+        counted_by_sender: frozenset[int] = frozenset(),
     ) -> None:
-        """`counted_by_sender`: steps whose rows in are counted ahead of the exchange, where they begin."""
+        """`counted_by_sender`: inputs of the first step whose rows are counted ahead of the exchange."""
         self.operators = operators
         self._output = output
         self._routes: dict[StreamRef, list[Route]] = {}
@@ -83,9 +83,8 @@ class Chain:
         self.all_operators = [*operators, *(op for route in routes for op in route.before)]
         self.flows: Mapping[str, StepFlow] = {op.step: StepFlow() for op in self.all_operators}
         steps = [op.step for op in operators]
-        self._enters = [
-            (i == 0 or steps[i - 1] != step) and step not in counted_by_sender for i, step in enumerate(steps)
-        ]
+        self._counted_by_sender = counted_by_sender
+        self._enters = [i == 0 or steps[i - 1] != step for i, step in enumerate(steps)]
         self._leaves = [i + 1 == len(steps) or steps[i + 1] != step for i, step in enumerate(steps)]
 
     @property
@@ -136,7 +135,7 @@ class Chain:
             yield from self._send(self._output, frame)
             return
         chained = self.operators[index]
-        if self._enters[index]:
+        if self._enters[index] and not (index == 0 and port in self._counted_by_sender):
             self.flows[chained.step].rows_in += frame.height
         operator = chained.operator
         if port:

@@ -184,9 +184,7 @@ class Deployment:
                 vertex.output,
                 routes,
                 has_sink=vertex.sink is not None,
-                counted_by_sender=frozenset(
-                    stage.step for _, edge in self._graph.upstreams(vertex.name) for stage in edge.before
-                ),
+                counted_by_sender=frozenset(e.port for _, e in self._graph.upstreams(vertex.name) if e.before),
             ),
             compute=Compute(own_thread=any(getattr(stage.spec, "waits", False) for stage in vertex.stages)),
             now_ms=self._now_ms,

@@ -39,8 +39,8 @@ class SourceAlignment:
     async def wait_for_peers(self) -> None:
         """Until no peer with rows to read is more than `DRIFT_MS` behind."""
         until_s = time.monotonic() + _WAIT_S_MAX
-        while self._is_ahead() and time.monotonic() < until_s:
-            await asyncio.sleep(_PAUSE_S)  # noqa: ASYNC110  peers move with every batch: an event each would cost more
+        while self._is_ahead() and time.monotonic() < until_s:  # noqa: ASYNC110  peers move with every batch
+            await asyncio.sleep(_PAUSE_S)
 
     def _is_ahead(self) -> bool:
         if self.own.latest is None:
