@@ -23,12 +23,12 @@ class SplitClock:
     """What is known of one split's event time."""
 
     max_time: EventTimeMs | None = None  # highest event time seen
-    last_active_s: float = 0.0  # monotonic time of the last row
+    last_active_s: float = 0.0  # when rows came last
     finished: bool = False
 
 
 class SourceClock:
-    """The clocks of one source subtask's splits. Times passed in are monotonic seconds."""
+    """The clocks of one source subtask's splits. Times passed in are seconds that only grow."""
 
     def __init__(self, event_time: EventTime | None) -> None:
         self._event_time = event_time
@@ -38,6 +38,10 @@ class SourceClock:
     def add(self, split: SplitId, max_time: EventTimeMs | None, now_s: float, *, finished: bool = False) -> None:
         """A split is ours from now on; `max_time` comes from a checkpoint."""
         self._splits[split] = SplitClock(max_time, now_s, finished)
+
+    def heard(self, split: SplitId, now_s: float) -> None:
+        """Rows of `split` have come; they are stamped in their turn."""
+        self._splits[split].last_active_s = now_s
 
     def finish(self, split: SplitId) -> None:
         """Nothing follows on `split`: it holds nobody back."""

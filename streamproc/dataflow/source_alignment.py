@@ -2,8 +2,8 @@
 
 A join (and a window over a union) keeps what the faster input brings until the slower one has come as far: without
 this, catching up would fill state with as much as one source is faster than the other. Only a source that
-had rows at its last fetch holds others back, and each time for a second at most: one that is silent, has reached
-the end of its topic, or whose event time stands still never stops another.
+had rows at its last fetch, and whose event time moves, holds others back: one that is silent or has reached the
+end of its topic stops nobody, one whose event time stands still for no longer than `STANDSTILL_S`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from operators.element import EventTimeMs
 
 DRIFT_MS: Final = 10_000  # how far ahead a source may be
 _PAUSE_S: Final = 0.002
-_WAIT_S_MAX: Final = 1.0
+STANDSTILL_S: Final = 5.0
 
 
 @dataclass(slots=True)
@@ -38,12 +38,18 @@ class SourceAlignment:
 
     async def wait_for_peers(self) -> None:
         """Until no peer with rows to read is more than `DRIFT_MS` behind."""
-        until_s = time.monotonic() + _WAIT_S_MAX
-        while self._is_ahead() and time.monotonic() < until_s:  # noqa: ASYNC110  peers move with every batch
+        slowest = self._slowest_behind()
+        moved_s = time.monotonic()
+        while slowest is not None and time.monotonic() - moved_s < STANDSTILL_S:
             await asyncio.sleep(_PAUSE_S)
+            now = self._slowest_behind()
+            if now != slowest:
+                slowest, moved_s = now, time.monotonic()
 
-    def _is_ahead(self) -> bool:
+    def _slowest_behind(self) -> EventTimeMs | None:
+        """Where the slowest peer is that we have to wait for."""
         if self.own.latest is None:
-            return False
+            return None
         limit = self.own.latest - DRIFT_MS
-        return any(peer.reading and peer.latest is not None and peer.latest < limit for peer in self._peers)
+        behind = (peer.latest for peer in self._peers if peer.reading and peer.latest is not None)
+        return min((latest for latest in behind if latest < limit), default=None)

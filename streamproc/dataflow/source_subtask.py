@@ -24,6 +24,7 @@ from streamproc.pipeline.logical import LogicalSource, StreamRef
 from streamproc.pipeline.spec import BatchSpec
 
 _IDLE_FETCH_S = 0.2  # how long one fetch waits when nothing comes: also the grain of idleness and of end of input
+_BUSY_S_MAX = 0.05  # what sending the rows of one fetch counts for at most towards the idleness of other splits
 
 
 class PoisonRecord(Failure):
@@ -74,6 +75,7 @@ class SourceSubtask(Subtask):
         self._barriers: asyncio.Queue[CheckpointId] = asyncio.Queue()
         self._halted = False
         self._sent = Watermark(WATERMARK_MIN)
+        self._looked_s = 0.0  # time for which splits were given the chance to bring rows: silence is counted in it
         self.exhausted = asyncio.Event()
         self.last_rows_s = time.monotonic()
 
@@ -122,8 +124,7 @@ class SourceSubtask(Subtask):
                 elif fetching is not None and fetching.done():
                     pieces = fetching.result()
                     fetching = None
-                    for piece in pieces:
-                        await self._emit(piece)
+                    await self._emit_all(pieces)
                     await self._after_fetch()
                 self._report_flows()
         finally:
@@ -135,6 +136,7 @@ class SourceSubtask(Subtask):
         """One round: what is there; when that is little, what comes within a third of `max_delay` too (the
         rest is for the way through the pipeline)."""
         await self._alignment.wait_for_peers()
+        began_s = time.monotonic()
         max_rows = self._batch.max_rows
         pieces = list(await self._reader.fetch(max_rows, _IDLE_FETCH_S))
         rows = sum(piece.rows for piece in pieces)
@@ -142,7 +144,20 @@ class SourceSubtask(Subtask):
         if 0 < rows < max_rows // 4 and self._batch.max_delay and not any(piece.finished for piece in pieces):
             await asyncio.sleep(self._batch.max_delay / 3000)
             pieces += await self._reader.fetch(max_rows, 0.0)
+        self._looked_s += time.monotonic() - began_s
         return pieces
+
+    async def _emit_all(self, pieces: Sequence[Fetched]) -> None:
+        """Send what one fetch brought. While it waits for room downstream nobody looks what other splits have:
+        they do not become idle by that."""
+        for piece in pieces:
+            if piece.rows:
+                self._learn_splits()
+                self._clock.heard(piece.split, self._looked_s)
+        began_s = time.monotonic()
+        for piece in pieces:
+            await self._emit(piece)
+        self._looked_s += min(time.monotonic() - began_s, _BUSY_S_MAX)
 
     async def _emit(self, piece: Fetched) -> None:
         if piece.rows:
@@ -167,7 +182,7 @@ class SourceSubtask(Subtask):
         if decoded.errors is not None and decoded.errors.height:
             yield from self._on_errors(decoded)
         if decoded.frame.height:
-            frame = self._clock.stamp(piece.split, decoded.frame, time.monotonic())
+            frame = self._clock.stamp(piece.split, decoded.frame, self._looked_s)
             self._own.records_out.inc(frame.height)
             yield from self._chain.process(frame, self._sent.time, WATERMARK_MAX)
 
@@ -194,20 +209,20 @@ class SourceSubtask(Subtask):
             self.exhausted.set()
 
     async def _advance_clock(self) -> None:
-        watermark = self._clock.watermark(time.monotonic())
+        watermark = self._clock.watermark(self._looked_s)
         if watermark != self._sent and not self.exhausted.is_set():
             self._sent = watermark
             await self._advance(watermark)
 
     def _learn_splits(self) -> None:
         """Splits the reader has found since; called when no fetched piece is under way beyond ours."""
-        now_s = time.monotonic()
         for split, position in self._reader.splits().items():
             if split in self._positions:
                 continue
             known = (self._restored or {}).get(split)
             self._positions[split] = position
-            self._clock.add(split, known.max_time if known else None, now_s, finished=bool(known and known.finished))
+            max_time = known.max_time if known else None
+            self._clock.add(split, max_time, self._looked_s, finished=bool(known and known.finished))
             if known and known.finished:
                 self._finished.add(split)
 
