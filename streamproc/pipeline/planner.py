@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import reduce
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,7 @@ from streamproc.pipeline.spec import JobSpec, StepSpec
 from streamproc.pipeline.sql.fault import SqlFault
 from streamproc.pipeline.sql.rows import Stream
 from streamproc.pipeline.sql.steps import Step
+from streamproc.pipeline.sql.translate import translate
 from streamproc.pipeline.sql_log import SqlFaultLog
 from streamproc.pipeline.steps import check_step_rules, plan_step
 from streamproc.pipeline.verbs.verb import InputFacts, PlannedStep
@@ -179,8 +180,6 @@ class _Planner:
 
     def _plan_sql(self, name: str, part: Part[StepSpec], job: JobSpec) -> dict[str, LogicalStep]:
         """The steps that a query becomes. Where it cannot be translated, readers get any columns."""
-        from streamproc.pipeline.sql.translate import translate
-
         path = (*part.path, "sql")
         log = SqlFaultLog(self.log, path)
         steps: dict[str, LogicalStep] = {}
@@ -198,7 +197,7 @@ class _Planner:
                 self.wiring.live.add(step.name)
             logical = self._plan_step(step.name, inner, job, log)
             if logical is not None:
-                steps[step.name] = logical
+                steps[step.name] = replace(logical, query=name)
             return self.streams[StreamRef(step.name)].schema
 
         known = {str(i.ref): self.streams[i.ref] for i in self.wiring.inputs[name] if i.ref in self.streams}
@@ -206,7 +205,7 @@ class _Planner:
             text: Stream(stream.schema, stream.event_time, not stream.untimed, stream.changelog is not None)
             for text, stream in known.items()
         }
-        if len(streams) == len(self.wiring.inputs[name]):
+        if len(streams) == len(self.wiring.inputs[name]) and name not in self.wiring.incomplete:
             try:
                 translate(spec.sql, name, streams, plan, ttl=part.written.get("ttl"))
             except SqlFault as fault:
