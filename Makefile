@@ -55,8 +55,8 @@ bench: setup ## Measure; see tests/benchmarks
 oracle: setup ## Compare every Nexmark query with Apache Flink's rows (PEERS=../shared/peers, OPTIONS="--query q5 --seed 7")
 	@$(BIN)/python -m tests.oracle $(if $(PEERS),--peers $(PEERS)) $(OPTIONS)
 
-chaos: setup ## Kill, stop and resume a job and its broker at random (MINUTES=10)
-	@$(BIN)/python -m tests.chaos --minutes $(or $(MINUTES),10)
+chaos: setup ## Kill, stop and resume a job and its broker at random (MINUTES=10, OPTIONS=--operators)
+	@$(BIN)/python -m tests.chaos --minutes $(or $(MINUTES),10) $(OPTIONS)
 
 soak: setup ## Run a job under a steady load and see that nothing grows (MINUTES=120)
 	@$(BIN)/python -m tests.soak --minutes $(or $(MINUTES),120)

@@ -76,6 +76,9 @@ class SourceReader(Protocol):
     def lag_records(self) -> int | None:
         """Records behind the end of our splits as last heard; None when unknown."""
 
+    def listening(self) -> bool:
+        """Whether rows would come if there were some: the silence of a source that cannot be reached says nothing."""
+
     async def close(self) -> None:
         """Release connections; idempotent."""
 

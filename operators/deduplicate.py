@@ -18,7 +18,8 @@ import polars as pl
 from operators.changes import changes
 from operators.element import INSERT, KIND, TIME, UPDATE_AFTER, WATERMARK_MIN, EventTimeMs, Schema
 from operators.expiry import Expiry, row_watermarks
-from operators.keyed_rows import Ids, KeyedRows
+from operators.explanation import Explanation, Late, by_key, lifetime, of_each
+from operators.keyed_rows import Flags, Ids, KeyedRows
 from operators.operator import OperatorContext, Output
 from operators.types import columns_text
 
@@ -50,6 +51,15 @@ class KeepLastSpec:
         held = columns_text(self.schema if self.retracts else {name: self.schema[name] for name in self.key})
         return f"deduplicate by ({by}): last, holds {what}{_ttl_text(self.ttl_ms)}; of ({held})"
 
+    def explained(self) -> Explanation:
+        kept = lifetime(self.ttl_ms, timed=self.timed, after="its newest row")
+        what = f"the newest row{of_each(self.key)}" if self.retracts else "keys: nobody reads old rows"
+        return Explanation(
+            f"deduplicate{by_key(self.key)}: the last row, each change",
+            keeps=f"{what}; a key {kept}",
+            late=Late() if self.timed and self.ttl_ms is not None else None,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class KeepFirstSpec:
@@ -71,6 +81,15 @@ class KeepFirstSpec:
     def describe(self) -> str:
         held = columns_text(self.schema)
         return f"deduplicate by ({', '.join(self.key)}): first{_ttl_text(self.ttl_ms)}; of ({held})"
+
+    def explained(self) -> Explanation:
+        kept = lifetime(self.ttl_ms, timed=self.timed, after="its row")
+        waiting = ", and rows until the watermark has passed them" if self.timed else ""
+        return Explanation(
+            f"deduplicate{by_key(self.key)}: the first row",
+            keeps=f"keys, each {kept}{waiting}",
+            late=Late() if self.timed else None,
+        )
 
 
 def _ttl_text(ttl_ms: int | None) -> str:
@@ -287,22 +306,29 @@ class KeepFirst:
         at, ids = self._waiting.find(rows)
         if len(at):
             times = rows.get_column(TIME).to_numpy()[at]
-            held = self._waiting.rows(ids).get_column(TIME).to_numpy()
+            waiting = self._waiting.rows(ids)
+            held = waiting.get_column(TIME).to_numpy()
+            ahead = (held <= times) & (times <= certain_ms)
+            if self._spec.ttl_ms is not None:
+                ahead &= self._are_unseen(waiting)  # nor must what got a first row while it waited
             self._waiting.remove(ids[(held > times) & (held <= certain_ms)])
             passed_over = np.zeros(rows.height, dtype=np.bool_)
-            passed_over[at[(held <= times) & (times <= certain_ms)]] = True
+            passed_over[at[ahead]] = True
             rows = rows.filter(pl.Series(~passed_over))
         self._waiting.add(rows)
 
     def _unseen(self, rows: pl.DataFrame) -> pl.DataFrame:
         """Rows whose key had no first row within its time to live."""
-        at, ids = self._seen.find(rows)
-        if not len(at):
-            return rows
-        age = rows.get_column(TIME).to_numpy()[at] - self._seen.rows(ids).get_column(TIME).to_numpy()
+        unseen = self._are_unseen(rows)
+        return rows if unseen.all() else rows.filter(pl.Series(unseen))
+
+    def _are_unseen(self, rows: pl.DataFrame) -> Flags:
         unseen = np.ones(rows.height, dtype=np.bool_)
-        unseen[at[age < self._ttl_ms]] = False
-        return rows.filter(pl.Series(unseen))
+        at, ids = self._seen.find(rows)
+        if len(at):
+            age = rows.get_column(TIME).to_numpy()[at] - self._seen.rows(ids).get_column(TIME).to_numpy()
+            unseen[at[age < self._ttl_ms]] = False
+        return unseen
 
     def _note(self, first: pl.DataFrame) -> None:
         self._seen.remove(self._seen.find(first).ids)

@@ -5,6 +5,7 @@ An index holds what was added until `keep` says otherwise: whoever asks leaves o
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -32,7 +33,7 @@ class Pairs(NamedTuple):
 class _Run:
     """Ascending hashes, their row numbers ascending within equal ones."""
 
-    def __init__(self, hashes: UInt64s, rows: Rows) -> None:
+    def __init__(self, hashes: UInt64s, rows: npt.NDArray[np.int32]) -> None:
         self.hashes = hashes
         self.rows = rows
         self._search = RadixSearch(hashes)
@@ -40,14 +41,30 @@ class _Run:
 
     def find(self, asked: UInt64s) -> Pairs:
         """Pairs by position in `asked`."""
+        hit, first, count = self.spans(asked)
+        if count is None:
+            return Pairs(hit, self.rows[first].astype(np.int64))
+        return Pairs(np.repeat(hit, count), self.rows[_ranges(first, count)].astype(np.int64))
+
+    def spans(self, asked: UInt64s) -> tuple[Rows, Rows, Rows | None]:
+        """Positions in `asked` that are found, where in this run their rows begin, and how many they are; None: one
+        of each."""
         first = self._search.left(asked)
         hit = np.flatnonzero(self.hashes[np.minimum(first, len(self.hashes) - 1)] == asked)
         first = first[hit]
         if self._distinct or not len(hit):
-            return Pairs(hit, self.rows[first])
-        count = self._search.left(asked[hit] + np.uint64(1)) - first
-        count[asked[hit] == _HIGHEST] = len(self.hashes) - first[asked[hit] == _HIGHEST]
-        return Pairs(np.repeat(hit, count), self.rows[_ranges(first, count)])
+            return hit, first, None
+        found = asked[hit]
+        last = len(self.hashes) - 1
+        several = np.flatnonzero((self.hashes[np.minimum(first + 1, last)] == found) & (first < last))
+        if not len(several):
+            return hit, first, None
+        found = found[several]
+        end = self._search.left(found + np.uint64(1))
+        end[found == _HIGHEST] = len(self.hashes)
+        count = np.ones(len(hit), dtype=np.int64)
+        count[several] = end - first[several]
+        return hit, first, count
 
 
 class HashIndex:
@@ -64,7 +81,7 @@ class HashIndex:
         if not len(rows):
             return
         order = np.argsort(hashes, kind="stable")
-        added = _Run(hashes[order], rows[order])
+        added = _Run(hashes[order], rows[order].astype(np.int32))
         while self._runs and len(self._runs[-1].rows) < _GROWTH * len(added.rows):
             added = _merged(self._runs.pop(), added)
         self._runs.append(added)
@@ -76,6 +93,34 @@ class HashIndex:
             return found[0]
         return _ordered(found)
 
+    def find_pieces(self, hashes: UInt64s, size: int) -> Iterator[Pairs]:
+        """What `find` gives, in pieces of `size` pairs (the last has fewer). Nothing may be added meanwhile."""
+        runs = self._runs
+        spans = [run.spans(hashes) for run in runs]
+        ats = np.concatenate([hit for hit, _, _ in spans]) if spans else np.empty(0, dtype=np.int64)
+        if not len(ats):
+            return
+        order = np.argsort(ats, kind="stable")  # and then by run: what is in an earlier one came earlier
+        ats = ats[order]
+        run_of = np.repeat(np.arange(len(spans)), [len(hit) for hit, _, _ in spans])[order]
+        firsts = np.concatenate([first for _, first, _ in spans])[order]
+        counts = np.concatenate(
+            [np.ones(len(hit), dtype=np.int64) if count is None else count for hit, _, count in spans]
+        )[order]
+        ends = np.cumsum(counts)
+        starts = ends - counts
+        for begin in range(0, int(ends[-1]), size):
+            end = begin + size
+            here = slice(np.searchsorted(ends, begin, side="right"), np.searchsorted(starts, end))
+            skipped = np.maximum(begin - starts[here], 0)
+            count = np.minimum(ends[here], end) - starts[here] - skipped
+            places = _ranges(firsts[here] + skipped, count)
+            of = np.repeat(run_of[here], count)
+            rows = np.empty(len(places), dtype=np.int64)
+            for number in np.unique(run_of[here]).tolist():
+                rows[of == number] = runs[number].rows[places[of == number]]
+            yield Pairs(np.repeat(ats[here], count), rows)
+
     def keep(self, alive: Flags, numbers: Rows | None = None) -> None:
         """Forget every row r without `alive[r]`, and call the others `numbers[r]`, which ascends with r."""
         kept: list[_Run] = []
@@ -83,15 +128,16 @@ class HashIndex:
             keep = alive[run.rows]
             rows = run.rows[keep]
             if len(rows):
-                kept.append(_Run(run.hashes[keep], rows if numbers is None else numbers[rows]))
+                kept.append(_Run(run.hashes[keep], rows if numbers is None else numbers[rows].astype(np.int32)))
         self._runs = kept
 
 
 def _merged(older: _Run, newer: _Run) -> _Run:
-    hashes = np.concatenate((older.hashes, newer.hashes))
-    rows = np.concatenate((older.rows, newer.rows))
-    order = np.argsort(hashes, kind="stable")  # two ascending runs: one linear merge
-    return _Run(hashes[order], rows[order])
+    both = np.concatenate((older.hashes, newer.hashes))
+    order = np.argsort(both, kind="stable")  # two ascending runs: one linear merge
+    hashes = both[order]
+    del both  # the longest runs are most of the memory that rows on disk take
+    return _Run(hashes, np.concatenate((older.rows, newer.rows))[order])
 
 
 def _ranges(first: Rows, count: Rows) -> Rows:

@@ -1,12 +1,14 @@
 """Rows kept by key: an ordered multimap that answers for a whole batch of keys at once, and is part of checkpoints.
 
-What joins, deduplication, top and un-windowed aggregates stand on. No Python runs per row.
+What joins, deduplication, top and un-windowed aggregates stand on. No Python runs per row. In memory are about 45
+bytes for each row, and the columns of as many as the operator's budget allows, the newest; those of the others are on
+disk where the backend has one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -17,9 +19,10 @@ from operators.hash_index import HashIndex, Pairs
 from operators.hashing import UInt64s, groups_of_hashes, hash_rows
 from operators.operator import OperatorContext
 from operators.row_journal import RowJournal
-from operators.row_slots import RowSlots, Slots, Times
+from operators.row_slots import Generations, RowSlots, Slots, Times
 from operators.row_store import RowStore
 from state.failure import Failure
+from state.spill import SpillFolder
 
 Ids = npt.NDArray[np.int64]  # of rows: ascending in order of arrival, valid until removed, not stored
 Flags = npt.NDArray[np.bool_]
@@ -27,6 +30,9 @@ Flags = npt.NDArray[np.bool_]
 SCAN_ROWS: Final = 65_536
 SWEEP_ROWS: Final = 8_192  # dead rows that are always tolerated in memory
 STALE_ROWS: Final = 65_536  # dead rows that may turn up in one `find`
+PAIRS: Final = 65_536  # of a piece
+_STORES: Final = 2  # that share an operator's memory: the sides of a join, say
+_ROW_BYTES: Final = 40  # what a plain row takes
 
 
 class UnknownRow(Failure):
@@ -48,6 +54,14 @@ class Found(NamedTuple):
 
     at: Ids
     ids: Ids
+
+
+class _Asked(NamedTuple):
+    """Hashes to look up, the rows they belong to (None: each its own), the keys to compare (None: hashes decide)."""
+
+    hashes: UInt64s
+    places: Ids | None
+    keys: pl.DataFrame | None
 
 
 class KeyedRows:
@@ -76,7 +90,9 @@ class KeyedRows:
         self._time = time
         self._nulls_match = nulls_match
         self._null_keys = False  # whether null keys were ever held
-        self._store = RowStore(schema)
+        folder = context.state.spill_folder()
+        spill = None if folder is None else SpillFolder(folder, name)
+        self._store = RowStore(schema, spill, context.memory_rows_max // _STORES * _ROW_BYTES)
         self._slots = RowSlots(timed=time is not None)
         self._index = HashIndex()
         self._journal = RowJournal(context.state.blocks(name), context.groups, self._slots, self._store, time)
@@ -94,29 +110,40 @@ class KeyedRows:
         if len(groups) and (groups.min() < owned.first or groups.max() > owned.last):
             raise MisplacedRow(self._context.step)
         ids = self._slots.new_ids(groups)
-        self._append(frame, hashes, ids)
+        slots = self._slots.append(ids, None if self._time is None else frame.get_column(self._time).to_numpy())
+        self._store.append(frame)
+        matching = self._matching(frame, self._key)
+        if matching is None:
+            self._index.add(hashes, slots)
+        else:
+            self._index.add(hashes[matching], slots[matching])
+        self._null_keys |= self._nulls_match and _has_nulls(frame, self._key)
         return ids
 
     def find(self, frame: pl.DataFrame, on: Sequence[str] | None = None) -> Found:
-        """Stored rows whose key equals that of rows of `frame`; `on`: how `frame` calls the key columns."""
-        names = self._key if on is None else list(on)
-        hashes = hash_rows(frame, names)
-        matching = self._matching(frame, names)
-        if matching is None:
-            at, slots = self._index.find(hashes)
-        else:
-            places = np.flatnonzero(matching)
-            at, slots = self._index.find(hashes[places])
-            at = places[at]
-        at, slots = self._living(at, slots)
-        if len(slots) and self._must_compare(frame, names):
-            equal = self._equal(frame.select(names)[at], slots)
-            at, slots = at[equal], slots[equal]
-        return Found(at, self._slots.ids[slots])
+        """Stored rows whose key equals that of rows of `frame`; `on`: how `frame` calls the key columns. All pairs
+        at once: to ask many times for a key of many rows, take `find_pieces`."""
+        asked = self._ask(frame, on)
+        found, dead = self._found(asked, self._index.find(asked.hashes))
+        self._note_stale(dead, len(found.at))
+        return found
 
-    def rows(self, ids: Ids) -> pl.DataFrame:
-        """The rows with these ids, in this order (an id may come more than once). Raises `UnknownRow`."""
-        return self._store.gather(self._slots_of(ids))
+    def find_pieces(self, frame: pl.DataFrame, on: Sequence[str] | None = None, size: int = PAIRS) -> Iterator[Found]:
+        """What `find` gives, at most `size` pairs at a time, none of them empty: no hot key fills the memory. Rows
+        may be marked between two pieces, not added or removed."""
+        asked = self._ask(frame, on)
+        dead = living = 0
+        for pairs in self._index.find_pieces(asked.hashes, size):
+            found, gone = self._found(asked, pairs)
+            dead, living = dead + gone, living + len(found.at)
+            if len(found.at):
+                yield found
+        self._note_stale(dead, living)
+
+    def rows(self, ids: Ids, columns: Sequence[str] | None = None) -> pl.DataFrame:
+        """The rows with these ids, in this order (an id may come more than once); `columns`: all by default. Raises
+        `UnknownRow`."""
+        return self._store.gather(self._slots_of(ids), columns)
 
     def remove(self, ids: Ids) -> None:
         """Forget rows; ids that are gone already are ignored."""
@@ -154,24 +181,60 @@ class KeyedRows:
         self._journal.flush()
 
     def restore(self) -> None:
-        """Read everything back, only rows of our key groups (in `restore`)."""
-        restored = self._journal.restore()
-        slots = self._append(restored.frame, hash_rows(restored.frame, self._key), restored.ids)
-        self._slots.marks[slots] = restored.marks
-        self._slots.generations[slots] = restored.generations
+        """Read everything back, only rows of our key groups (in `restore`), a block at a time."""
+        notes: list[tuple[Ids, Flags, Generations, UInt64s, Flags]] = []
+        times: list[Times] = []
+        for part in self._journal.restore():
+            self._store.append(part.frame)
+            matching = self._matching(part.frame, self._key)
+            if matching is None:
+                matching = np.ones(part.frame.height, dtype=np.bool_)
+            notes.append((part.ids, part.marks, part.generations, hash_rows(part.frame, self._key), matching))
+            if self._time is not None:
+                times.append(part.frame.get_column(self._time).to_numpy())
+            self._null_keys |= self._nulls_match and _has_nulls(part.frame, self._key)
+        if not notes:
+            return
+        columns = [list(column) for column in zip(*notes, strict=True)]
+        notes.clear()
+        order = np.argsort(np.concatenate(columns[0]), kind="stable")
+        self._store.renumber(order)
+        moments = np.concatenate(times)[order] if times else None
+        slots = self._slots.append(_taken(columns[0], order), moments)
+        self._slots.marks[slots] = _taken(columns[1], order)
+        self._slots.generations[slots] = _taken(columns[2], order)
+        matching, hashes = _taken(columns[4], order), _taken(columns[3], order)
+        del order
+        for first in range(0, len(slots), SCAN_ROWS):
+            here = slice(first, first + SCAN_ROWS)
+            self._index.add(hashes[here][matching[here]], slots[here][matching[here]])
 
-    def _append(self, frame: pl.DataFrame, hashes: UInt64s, ids: Ids) -> Slots:
-        times: Times | None = None if self._time is None else frame.get_column(self._time).to_numpy()
-        slots = self._slots.append(ids, times)
-        self._store.append(frame)
-        matching = self._matching(frame, self._key)
-        if matching is None:
-            self._index.add(hashes, slots)
-        else:
-            self._index.add(hashes[matching], slots[matching])
-        if self._nulls_match:
-            self._null_keys |= _has_nulls(frame, self._key)
-        return slots
+    def _ask(self, frame: pl.DataFrame, on: Sequence[str] | None) -> _Asked:
+        names = self._key if on is None else list(on)
+        hashes = hash_rows(frame, names)
+        matching = self._matching(frame, names)
+        places = None if matching is None else np.flatnonzero(matching)
+        keys = frame[names] if self._must_compare(frame, names) else None
+        return _Asked(hashes if places is None else hashes[places], places, keys)
+
+    def _found(self, asked: _Asked, pairs: Pairs) -> tuple[Found, int]:
+        """What of the index's answer is alive and has the key asked for, and how many rows were dead."""
+        at, slots = pairs
+        if asked.places is not None:
+            at = asked.places[at]
+        alive = self._slots.alive[slots]
+        dead = len(alive) - int(np.count_nonzero(alive))
+        if dead:
+            at, slots = at[alive], slots[alive]
+        if asked.keys is not None and len(slots):
+            equal = self._equal(asked.keys[at], slots)
+            at, slots = at[equal], slots[equal]
+        return Found(at, self._slots.ids[slots]), dead
+
+    def _note_stale(self, dead: int, living: int) -> None:
+        """Of what was looked up, so many rows were dead."""
+        if dead > max(STALE_ROWS, 2 * living):  # a hot key whose rows are replaced all the time
+            self._index.keep(self._slots.alive)
 
     def _slots_of(self, ids: Ids) -> Slots:
         slots, alive = self._slots.find(ids)
@@ -184,15 +247,6 @@ class KeyedRows:
         if self._nulls_match or not _has_nulls(frame, names):
             return None
         return frame.select(pl.all_horizontal(pl.col(*names).is_not_null())).to_series().to_numpy()
-
-    def _living(self, at: Ids, slots: Slots) -> Pairs:
-        alive = self._slots.alive[slots]
-        dead = len(alive) - int(np.count_nonzero(alive))
-        if not dead:
-            return Pairs(at, slots)
-        if dead > max(STALE_ROWS, 2 * (len(alive) - dead)):  # a hot key whose rows are replaced all the time
-            self._index.keep(self._slots.alive)
-        return Pairs(at[alive], slots[alive])
 
     def _must_compare(self, frame: pl.DataFrame, names: Sequence[str]) -> bool:
         """Whether equal hashes do not prove that keys are equal."""
@@ -238,6 +292,13 @@ def _domain(dtype: pl.DataType) -> str | None:
     if isinstance(dtype, pl.Datetime) and dtype.time_unit != "ns":
         return "moment"
     return None
+
+
+def _taken(parts: list[npt.NDArray[Any]], order: Ids) -> npt.NDArray[Any]:
+    """All parts in this order; they are let go of."""
+    together = np.concatenate(parts)
+    parts.clear()
+    return together[order]
 
 
 def _distinct(slots: Slots) -> Slots:

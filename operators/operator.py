@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import polars as pl
 
 from operators.element import EventTimeMs, OutputTag, Schema
+from operators.explanation import Explanation
 from state.backend import StateBackend
 from state.key_group import KeyGroupRange
 
@@ -114,4 +115,7 @@ class OperatorSpec(Protocol):
         """A new operator subtask."""
 
     def describe(self) -> str:
-        """One line for `explain`, e.g. `where eur > 0`."""
+        """One line, e.g. `where eur > 0`; of a stateful one everything that stored state depends on."""
+
+    def explained(self) -> Explanation:
+        """What `explain` says of it."""

@@ -13,7 +13,10 @@ import numpy.typing as npt
 
 Positions = npt.NDArray[np.int64]
 
-_PLAIN_LENGTH: Final = 2048  # up to here numpy's search is quick enough
+_PLAIN_LENGTH: Final = 2048  # up to here numpy's search is quick enough…
+_PLAIN_ASKED: Final = 128  # …and for so few values it costs less than a vectorised step…
+_CACHED_LENGTH: Final = 262_144  # …in an array that is not much longer than this
+_PIECE: Final = 262_144  # values that are counted at once
 
 
 class RadixSearch:
@@ -28,13 +31,16 @@ class RadixSearch:
         span = int(self._last) - int(self._first)
         shift = max(0, span.bit_length() - len(values).bit_length())
         self._shift = np.uint64(shift)
-        counts = np.bincount(self._bucket(values), minlength=(span >> shift) + 1)
-        self._starts = np.zeros(len(counts) + 1, dtype=np.int32)
-        np.cumsum(counts, out=self._starts[1:])
+        self._starts = np.zeros((span >> shift) + 2, dtype=np.int32)
+        for first in range(0, len(values), _PIECE):
+            bucket = self._bucket(values[first : first + _PIECE])
+            counts = np.bincount(bucket - bucket[0])
+            self._starts[bucket[0] + 1 : bucket[-1] + 2] += counts
+        np.cumsum(self._starts, out=self._starts)
 
     def left(self, asked: npt.NDArray[Any]) -> Positions:
         """For each value asked for, the position of the first entry that is not below it."""
-        if self._starts is None:
+        if self._starts is None or (len(asked) <= _PLAIN_ASKED and len(self._values) <= _CACHED_LENGTH):
             return np.searchsorted(self._values, asked)
         bucket = self._bucket(np.clip(asked, self._first, self._last))
         low = self._starts[bucket].astype(np.int64)

@@ -72,7 +72,7 @@ class _Changed(NamedTuple):
 
 
 class Restored(NamedTuple):
-    """Rows that are alive, with the ids, marks and generations they had."""
+    """Rows of a block that are alive, with the ids, marks and generations they had."""
 
     ids: Ids
     marks: Flags
@@ -121,26 +121,16 @@ class RowJournal:
             dead = self._move_horizon(dead)
         self._note_changes(dead, marked.where(self._known(marked.generations)))
 
-    def restore(self) -> Restored:
-        """All that is alive in our key groups, ascending by id."""
+    def restore(self) -> Iterator[Restored]:
+        """All that is alive in our key groups, a block at a time, in no order."""
         self._horizons = list(self._stored_horizons())
         namespaces = self._blocks.namespaces()
         for changes in namespaces:
             if _HORIZONS < changes < 0 and ~changes not in namespaces:  # of a generation without rows of ours
                 self._blocks.delete(changes)
-        parts = [part for number in namespaces if number >= 0 for part in self._restore(number)]
-        parts = [part for part in parts if len(part.ids)]
-        if not parts:
-            none = np.empty(0, dtype=np.int64)
-            return Restored(none, none.astype(np.bool_), none.astype(np.int32), self._store.empty)
-        ids, marks, generations, frames = zip(*parts, strict=True)
-        together = Restored(
-            np.concatenate(ids), np.concatenate(marks), np.concatenate(generations), pl.concat(frames, rechunk=True)
-        )
-        order = np.argsort(together.ids, kind="stable")
-        if (order[1:] > order[:-1]).all():
-            return together
-        return Restored(together.ids[order], together.marks[order], together.generations[order], together.frame[order])
+        for number in namespaces:
+            if number >= 0:
+                yield from self._restore(number)
 
     def _note(self, slots: Slots, noted: list[_Changed]) -> None:
         generations = self._slots.generations[slots]
@@ -264,7 +254,8 @@ class RowJournal:
             generations = np.full(kept.height, number, dtype=np.int32)
             entry.stored += len(ids)
             entry.live += kept.height
-            yield Restored(ids[alive], marks, generations, kept.select(self._store.names))
+            if kept.height:
+                yield Restored(ids[alive], marks, generations, kept.select(self._store.names))
 
     def _stored_horizons(self) -> Iterator[_Horizon]:
         for block in self._blocks.scan(_HORIZONS, self._groups):

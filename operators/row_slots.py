@@ -159,6 +159,7 @@ class RowSlots:
 
 
 def _grown(old: npt.NDArray[Any], size: int, fill: int) -> npt.NDArray[Any]:
-    grown = np.full(size, fill, dtype=old.dtype)
+    # Zeros are no memory before they are written to.
+    grown = np.full(size, fill, dtype=old.dtype) if fill else np.zeros(size, dtype=old.dtype)
     grown[: len(old)] = old
     return grown

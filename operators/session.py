@@ -23,6 +23,7 @@ from operators.aggregates.accumulators import Extreme
 from operators.changes import changes
 from operators.connector import ErrorPolicy
 from operators.element import ROW_WATERMARK, TIME, WATERMARK_MIN, EventTimeMs, Schema
+from operators.explanation import Explanation, Late, by_key, changes_text, duration_text
 from operators.keyed_rows import Ids, KeyedRows
 from operators.operator import OperatorContext, Output
 from operators.row_errors import ROW_ERRORS, RowErrors, reason
@@ -35,7 +36,9 @@ from operators.window_results import (
     MissingEventTime,
     ResultFailed,
     WindowResults,
+    computed_text,
     described,
+    partials_text,
     result_schema,
 )
 
@@ -74,6 +77,14 @@ class SessionAggregateSpec:
         window = f"session {self.gap_ms}ms"
         text = described(window, self.plan, self.key, self.input_schema, self.accept_for_ms)
         return text + updates_text(self.update_every_ms)
+
+    def explained(self) -> Explanation:
+        return Explanation(
+            f"window session {duration_text(self.gap_ms)}{by_key(self.key)}{changes_text(self.update_every_ms)}",
+            computed_text(self.plan),
+            partials_text("key and session" if self.key else "session", self.accept_for_ms),
+            Late(self.accept_for_ms, self.late_output),
+        )
 
 
 class SessionAggregate:

@@ -24,6 +24,8 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from operators.explanation import duration_text
+
 Times = npt.NDArray[np.int64]
 
 
@@ -47,6 +49,15 @@ class Window:
     def slice_ms(self) -> int:
         """Length of a slice."""
         return math.gcd(self.size_ms, self.slide_ms)
+
+    @property
+    def text(self) -> str:
+        """As a file would say it: `hop 10m every 1m`."""
+        size, every = duration_text(self.size_ms), duration_text(self.slide_ms)
+        offset = f", offset {duration_text(self.offset_ms)}" if self.offset_ms else ""
+        if self.tumbles:
+            return f"tumble {size}{offset}"
+        return f"{'cumulate' if self.cumulates else 'hop'} {size} every {every}{offset}"
 
     @property
     def tumbles(self) -> bool:

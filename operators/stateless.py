@@ -10,6 +10,7 @@ import polars as pl
 
 from operators.connector import ErrorPolicy
 from operators.element import HIDDEN, EventTimeMs, Schema
+from operators.explanation import Explanation
 from operators.expression import Scalar
 from operators.operator import OperatorContext, Output
 from operators.row_errors import ROW_ERRORS, RowErrors, Transform
@@ -36,6 +37,9 @@ class FilterSpec:
     def describe(self) -> str:
         return f"{self.word} {self.predicate.text}"
 
+    def explained(self) -> Explanation:
+        return Explanation(self.describe())
+
 
 @dataclass(frozen=True, slots=True)
 class ProjectSpec:
@@ -60,6 +64,9 @@ class ProjectSpec:
     def describe(self) -> str:
         columns = (name if scalar.text == name else f"{scalar.text} as {name}" for name, scalar in self.columns.items())
         return f"select {', '.join(columns)}"
+
+    def explained(self) -> Explanation:
+        return Explanation("select", {name: " ".join(scalar.text.split()) for name, scalar in self.columns.items()})
 
     def _failing_on(self, row: pl.DataFrame) -> str:
         for name, scalar in self.columns.items():

@@ -17,6 +17,7 @@ import polars as pl
 from operators.changes import Flags, Indices, changes, first_of_runs, retracted, taken_back, unique_keys
 from operators.element import TIME, WATERMARK_MIN, EventTimeMs, Schema
 from operators.expiry import Expiry
+from operators.explanation import Explanation, Late, best_rows, lifetime, of_each
 from operators.keyed_rows import KeyedRows
 from operators.operator import OperatorContext, Output
 from operators.ranking import Ranking, Standing
@@ -56,6 +57,21 @@ class TopSpec:
         holds = "all rows" if self.retracting else "the best"
         held = columns_text(self.input_schema)
         return f"top {self.ranking} of ({', '.join(self.key)}){rank}, holds {holds}{ttl}; of ({held})"
+
+    def explained(self) -> Explanation:
+        rank = "" if self.rank is None else f", rank as {self.rank}"
+        held = f"all rows{of_each(self.key)}, since any may be among the best once others are taken back"
+        if not self.retracting:
+            held = f"{best_rows(self.ranking.n)}{of_each(self.key)}"
+        return Explanation(
+            f"top {self.ranking}{of_each(self.key)}{rank}, each change",
+            keeps=f"{held}; a key {self._lifetime}",
+            late=Late() if self.timed and self.ttl_ms is not None else None,
+        )
+
+    @property
+    def _lifetime(self) -> str:
+        return lifetime(self.ttl_ms, timed=self.timed, after="its last row")
 
 
 def with_rank(schema: Schema, rank: str | None) -> Schema:

@@ -20,13 +20,14 @@ from operators.connector import ErrorPolicy
 from operators.distinct_values import DistinctValues
 from operators.element import TIME, WATERMARK_MAX, WATERMARK_MIN, EventTimeMs, Schema
 from operators.expiry import Expiry
+from operators.explanation import Explanation, Late, by_key, changes_text, lifetime, of_each
 from operators.group_rows import GroupRows
 from operators.keyed_rows import KeyedRows
 from operators.operator import OperatorContext, Output
 from operators.row_errors import ROW_ERRORS, RowErrors, reason
 from operators.running import ROWS, running_plan
 from operators.types import columns_text
-from operators.window_results import ResultFailed
+from operators.window_results import ResultFailed, computed_text
 
 _SLOT: Final = "__slot"
 _SHOWN: Final = "__shown"
@@ -74,6 +75,19 @@ class TotalsSpec:
         changelog = " of a changelog" if self.retracting else ""
         ttl = "" if self.ttl_ms is None else f", ttl {self.ttl_ms}ms"
         return f"totals{changelog} by ({by}): {aggregates}; of ({reads}), {when}{ttl}"
+
+    def explained(self) -> Explanation:
+        when = ", at the end of input" if self.update_every_ms is None else changes_text(self.update_every_ms)
+        return Explanation(
+            f"aggregate{by_key(self.key)}{when}",
+            computed_text(self.plan),
+            f"aggregates{of_each(self.key)}; a key {self._lifetime}",
+            Late() if self.timed and self.ttl_ms is not None else None,
+        )
+
+    @property
+    def _lifetime(self) -> str:
+        return lifetime(self.ttl_ms, timed=self.timed, after="its last row")
 
 
 class Totals:

@@ -27,6 +27,7 @@ from operators.aggregates import AggregatePlan
 from operators.changes import changes
 from operators.connector import ErrorPolicy
 from operators.element import ROW_WATERMARK, TIME, WATERMARK_MIN, EventTimeMs, Schema
+from operators.explanation import Explanation, Late, by_key, changes_text, duration_text
 from operators.hashing import key_groups
 from operators.operator import OperatorContext, Output
 from operators.partials import Partials
@@ -40,7 +41,9 @@ from operators.window_results import (
     MissingEventTime,
     ResultFailed,
     WindowResults,
+    computed_text,
     described,
+    partials_text,
     result_schema,
 )
 from state.failure import Actor, Failure
@@ -106,6 +109,21 @@ class WindowAggregateSpec:
         window = "input" if self.carried else str(self.window)
         text = described(window, self.plan, self.key, self.input_schema, self.accept_for_ms)
         return text + updates_text(self.update_every_ms)
+
+    def explained(self) -> Explanation:
+        window = "of the input" if self.carried else self.window.text
+        per = "window" if self.carried or self.window.tumbles else self._per_slice()
+        return Explanation(
+            f"window {window}{by_key(self.key)}{changes_text(self.update_every_ms)}",
+            computed_text(self.plan),
+            partials_text(f"key and {per}" if self.key else per, self.accept_for_ms),
+            Late(self.accept_for_ms, self.late_output),
+        )
+
+    def _per_slice(self) -> str:
+        window = self.window
+        count = f"{'up to ' if window.cumulates else ''}{window.size_ms // window.slice_ms} to a window"
+        return f"slice of {duration_text(window.slice_ms)} ({count})"
 
 
 def updates_text(update_every_ms: int | None) -> str:

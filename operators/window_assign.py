@@ -9,6 +9,7 @@ from typing import Any, Final
 import polars as pl
 
 from operators.element import TIME, EventTimeMs, Schema
+from operators.explanation import Explanation
 from operators.operator import OperatorContext, Output
 from operators.slices import Window
 from operators.window_results import WINDOW_COLUMNS, WINDOW_TYPE, MissingEventTime
@@ -37,6 +38,9 @@ class WindowAssignSpec:
 
     def describe(self) -> str:
         return f"assign {self.window}"
+
+    def explained(self) -> Explanation:
+        return Explanation(f"assign windows, {self.window.text}")
 
 
 class WindowAssign:

@@ -14,6 +14,7 @@ import polars as pl
 
 from operators.aggregates import AggregatePlan
 from operators.element import TIME, Schema
+from operators.explanation import duration_text
 from operators.row_errors import ROW_ERRORS, reason
 from operators.types import name_of
 from state.failure import Actor, Failure
@@ -89,3 +90,14 @@ def described(window: str, plan: AggregatePlan, key: Sequence[str], input_schema
     reads = ", ".join(f"{name} {name_of(input_schema[name])}" for name in plan.inputs)
     late = f", late accepted for {accept_for_ms}ms" if accept_for_ms else ""
     return f"{window} by ({by}): {aggregates}; of ({reads}){late}"
+
+
+def computed_text(plan: AggregatePlan) -> dict[str, str]:
+    """Each aggregate and its expression, for `explain`."""
+    return {name: " ".join(output.text.split()) for name, output in zip(plan.names, plan.outputs, strict=True)}
+
+
+def partials_text(per: str, accept_for_ms: int) -> str:
+    """What a windowed aggregate holds, for `explain`. `per`: what there is a partial for."""
+    longer = f", kept {duration_text(accept_for_ms)} longer for late rows" if accept_for_ms else ""
+    return f"partial aggregates per {per}{longer}"

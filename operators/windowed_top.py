@@ -15,6 +15,7 @@ import polars as pl
 
 from operators.aggregates import AggregatePlan
 from operators.element import HIDDEN, EventTimeMs, Schema
+from operators.explanation import Explanation, best_rows, of_each
 from operators.operator import OperatorContext, Output
 from operators.ranking import Order, Ranking
 from operators.slices import Window
@@ -108,6 +109,13 @@ class WindowedTopSpec:
         rank = "" if self.rank is None else f", rank as {self.rank}"
         held = columns_text(self.input_schema)
         return f"top {self.ranking} of ({', '.join(self.key)}) in {window}{rank}; of ({held})"
+
+    def explained(self) -> Explanation:
+        inner = self.aggregate.explained()
+        window = "of the input" if self.window is None else self.window.text
+        rank = "" if self.rank is None else f", rank as {self.rank}"
+        keeps = inner.keeps.replace("partial aggregates", best_rows(self.ranking.n))
+        return Explanation(f"top {self.ranking}{of_each(self.key)} in window {window}{rank}", {}, keeps, inner.late)
 
 
 class WindowedTop:

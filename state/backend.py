@@ -93,8 +93,12 @@ class StateBackend(Protocol):
     def snapshot(self, directory: Path) -> LocalSnapshot:
         """Write one consistent cut of everything appended so far into `directory` (must not exist)."""
 
+    def spill_folder(self) -> Path | None:
+        """Where rows may go that memory has no room for (`state.spill`), no part of snapshots: empty when the backend
+        is opened, removed when it is closed, made by the first who writes. None: there is no disk to use."""
+
     def size_bytes(self) -> int:
-        """Approximate bytes on disk and in memtables."""
+        """Approximate bytes on disk and in memtables, without what is spilled."""
 
     def close(self) -> None:
         """Release files and locks; idempotent."""

@@ -143,6 +143,10 @@ class MemoryBackend:
         (directory / _POINTS_FILE).write_text(json.dumps(entries))
         return LocalSnapshot(directory, (_FILE, _POINTS_FILE))
 
+    def spill_folder(self) -> Path | None:
+        """None: everything stays in memory."""
+        return None
+
     def size_bytes(self) -> int:
         """Bytes of the values held."""
         lists = (blocks for state in self._states.values() for blocks in state.by_namespace.values())

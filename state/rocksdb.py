@@ -175,6 +175,7 @@ class RocksBackend:
         try:
             directory.parent.mkdir(parents=True, exist_ok=True)
             db = Rdict(str(directory), options)
+            shutil.rmtree(_spill_folder(directory), ignore_errors=True)  # of a process that crashed
         except Exception as error:
             raise StateError(f"cannot open state in {directory}: {error}") from error
         return cls(directory, groups, db)
@@ -236,6 +237,10 @@ class RocksBackend:
             raise StateError(f"cannot take a snapshot of {self._directory} to {directory}: {error}") from error
         return LocalSnapshot(directory, files)
 
+    def spill_folder(self) -> Path:
+        """A folder beside the database."""
+        return _spill_folder(self._directory)
+
     def size_bytes(self) -> int:
         """Bytes of live table and blob files and of memtables."""
         names = ("rocksdb.live-sst-files-size", "rocksdb.live-blob-file-size", "rocksdb.cur-size-all-mem-tables")
@@ -245,6 +250,7 @@ class RocksBackend:
         """Release files and the lock; idempotent."""
         if not self._closed:
             self._closed = True
+            shutil.rmtree(_spill_folder(self._directory), ignore_errors=True)
             self._ask(self._db.close)
 
     # What the block states are made of.
@@ -357,6 +363,10 @@ class RocksBackend:
             return question()
         except Exception as error:
             raise StateError(f"cannot read state in {self._directory}: {error}") from error
+
+
+def _spill_folder(directory: Path) -> Path:
+    return directory.with_name(f"{directory.name}-spilled")
 
 
 def _batch(changes: Iterable[tuple[bytes, bytes | None]]) -> WriteBatch:

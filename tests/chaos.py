@@ -1,10 +1,11 @@
 """`make chaos`: a job and its broker are killed, stopped and resumed at random for as long as is asked for.
 
-    python -m tests.chaos [--minutes 10] [--seed N] [--rate 2000]
+    python -m tests.chaos [--minutes 10] [--seed N] [--rate 2000] [--operators]
 
 Orders are produced and read (read_committed) all along. Every order must be copied once, in its place, and
 every window must be right: the reader checks each record when it comes, the rest is checked at the end.
 After a while every fault is followed by a wait until the job has caught up; before that they may overlap.
+With `--operators` it is instead a pipeline with every stateful operator, whose results are all compared at the end.
 Prints the seed, each fault and how far things are. On failure the folder with the job's logs is kept.
 """
 
@@ -23,6 +24,7 @@ from typing import Final
 
 from tests.broker import Broker, running
 from tests.integration.job import Job
+from tests.integration.operators_job import Operators
 from tests.integration.orders import Orders
 
 _CATCH_UP_S: Final = 120
@@ -176,18 +178,70 @@ class Chaos:
         )
 
 
+class OperatorsUnderFire:
+    """A pipeline with every stateful operator is killed or stopped, and goes on at another parallelism."""
+
+    def __init__(self, broker: Broker, directory: Path, seed: int, rate: int) -> None:
+        self._random = random.Random(seed)
+        self._directory = directory
+        self._rate = rate
+        self._operators = Operators(broker, directory, f"chaos-operators-{seed}")
+        self._stopping = threading.Event()
+        self.faults: Counter[str] = Counter()
+
+    def run(self, minutes: float) -> None:
+        """Faults until the time is over, then the comparison."""
+        until_s = time.monotonic() + 60 * minutes
+        producing = threading.Thread(target=self._produce, daemon=True)
+        producing.start()
+        try:
+            while time.monotonic() < until_s:
+                self._once()
+        finally:
+            self._stopping.set()
+            producing.join()
+        self._operators.close_windows()
+        self._write()
+        Job(self._directory, self._operators.file, "--until-idle").wait(300 + 60 * minutes)
+        self._operators.check()
+
+    def _once(self) -> None:
+        self._write()
+        job = Job(self._directory, self._operators.file)
+        try:
+            time.sleep(self._random.uniform(1, 12))
+            assert job.alive(), job.log()
+            fault = self._random.choice(["kill", "stop"])
+            if fault == "stop":
+                assert job.stop(60) == 0, job.log()
+        finally:
+            job.kill()
+        self.faults[fault] += 1
+        print(f"{self._operators.count:,} orders and payments  {fault}", flush=True)
+
+    def _write(self) -> None:
+        max_rows = self._random.choice([500, 2_000, 16_384])
+        self._operators.write(self._random.randint(1, _PARALLELISM_MAX), max_rows=max_rows)
+
+    def _produce(self) -> None:
+        while not self._stopping.wait(0.5):
+            self._operators.produce(self._rate // 4)
+
+
 def main() -> None:
     """Run; exit code 0 when everything came out once."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--seed", type=int, default=random.randrange(2**32))
     parser.add_argument("--rate", type=int, default=2_000, help="orders a second")
+    parser.add_argument("--operators", action="store_true", help="the pipeline with every stateful operator")
     options = parser.parse_args()
     print(f"seed {options.seed}", flush=True)
     directory = Path(tempfile.mkdtemp(prefix="streamproc-chaos-"))
     try:
         with running() as broker:
-            chaos = Chaos(broker, directory, options.seed, options.rate)
+            scenario = OperatorsUnderFire if options.operators else Chaos
+            chaos = scenario(broker, directory, options.seed, options.rate)
             chaos.run(options.minutes)
     except BaseException:
         print(f"the job's logs are in {directory}; again with --seed {options.seed}", flush=True)

@@ -16,6 +16,7 @@ import numpy as np
 import polars as pl
 
 from operators.element import DELETE, KIND, ROW_WATERMARK, TIME, UPDATE_BEFORE, WATERMARK_MIN, EventTimeMs, Schema
+from operators.explanation import Explanation
 from operators.join.pairs import PAIRS, Candidates, Pairing, Times, has_key, numbered, row_watermarks
 from operators.join.shape import JoinShape
 from operators.keyed_rows import Ids, KeyedRows
@@ -45,6 +46,11 @@ class AsOfJoinSpec:
 
     def describe(self) -> str:
         return f"{self.shape.describe()}, right as of left time"
+
+    def explained(self) -> Explanation:
+        left = "left rows until the watermark has passed them"
+        right = "right rows not yet passed, and the newest passed one of each key for ever"
+        return Explanation(f"{self.shape.describe()}, the right side as of the left time", keeps=f"{left}; {right}")
 
 
 class _Versions(NamedTuple):

@@ -15,6 +15,7 @@ import numpy as np
 import polars as pl
 
 from operators.element import ROW_WATERMARK, TIME, WATERMARK_MAX, WATERMARK_MIN, EventTimeMs, Schema
+from operators.explanation import Explanation, Late, duration_text
 from operators.join.pairs import PAIRS, Flags, Matches, Pairing, Times, find_pieces, has_key, held_back, in_pieces
 from operators.join.pairs import row_watermarks as watermarks_of
 from operators.join.shape import JoinShape, Side
@@ -44,6 +45,15 @@ class IntervalJoinSpec:
 
     def describe(self) -> str:
         return f"{self.shape.describe()}, right time within [{self.lower_ms}ms, {self.upper_ms}ms] of the left"
+
+    def explained(self) -> Explanation:
+        low, high = duration_text(self.lower_ms), duration_text(self.upper_ms)
+        left, right = duration_text(max(self.upper_ms, 0)), duration_text(max(-self.lower_ms, 0))
+        return Explanation(
+            f"{self.shape.describe()}, right time within [{low}, {high}] of the left",
+            keeps=f"left rows until {left} after their time, right rows until {right} after theirs, by the watermark",
+            late=Late(),
+        )
 
 
 @dataclass(frozen=True, slots=True)

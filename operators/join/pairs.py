@@ -46,14 +46,8 @@ class Matches(NamedTuple):
 def find_pieces(frame: pl.DataFrame, key: Sequence[str], held: KeyedRows) -> Iterator[Candidates]:
     """All pairs (row of `frame`, id in `held`) with equal keys, in bounded pieces. `held` may be marked between
     two pieces, not added to or removed from."""
-    if not len(held):
-        return
-    keys, code = numbered(frame, key)
-    found = held.find(keys, key)
-    if len(found.at):
-        counts = np.bincount(found.at, minlength=keys.height)
-        for at, position in _expanded(code, counts):
-            yield Candidates(at, found.ids[position])
+    if len(held):
+        yield from map(Candidates._make, held.find_pieces(frame, key, PAIRS))
 
 
 def equal_keys(

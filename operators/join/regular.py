@@ -26,6 +26,7 @@ from operators.element import (
     EventTimeMs,
     Schema,
 )
+from operators.explanation import Explanation, lifetime
 from operators.join.pairs import (
     LEFT_TIME,
     PAIRS,
@@ -78,6 +79,11 @@ class RegularJoinSpec:
     def describe(self) -> str:
         kept = "for ever" if self.ttl_ms is None else f"for {self.ttl_ms}ms"
         return f"{self.shape.describe()}, rows kept {kept}"
+
+    def explained(self) -> Explanation:
+        changes = ", each change" if self.changelog else ""
+        kept = lifetime(self.ttl_ms, timed=self.by_event_time)
+        return Explanation(f"{self.shape.describe()}{changes}", keeps=f"rows of both sides, each {kept}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +197,7 @@ class RegularJoin:
                 matched[matches.at] = True
                 yield from self._meet(matches, change.added, other)
                 met.append(np.unique(matches.ids))
-            yield from self._pairing.errors()
+        yield from self._pairing.errors()
         if touched:
             yield from self._given_up(touched, met, mine, other)
         yield from self._add(change, matched, first_times, mine)

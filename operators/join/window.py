@@ -15,6 +15,7 @@ import numpy as np
 import polars as pl
 
 from operators.element import TIME, WATERMARK_MIN, EventTimeMs, Schema
+from operators.explanation import Explanation, Late
 from operators.join.buffer import SliceRows
 from operators.join.pairs import Flags, Pairing, Times, equal_keys, in_pieces, row_watermarks
 from operators.join.shape import JoinShape, Side
@@ -54,6 +55,14 @@ class WindowJoinSpec:
 
     def describe(self) -> str:
         return f"{self.shape.describe()}, {self.window or 'windows of the input'}"
+
+    def explained(self) -> Explanation:
+        window = "of the input" if self.window is None else self.window.text
+        return Explanation(
+            f"{self.shape.describe()}, in the same window {window}",
+            keeps="rows of both sides until their last window closes",
+            late=Late(),
+        )
 
 
 @dataclass(frozen=True, slots=True)

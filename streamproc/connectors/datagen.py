@@ -120,6 +120,10 @@ class DatagenReader:
         """Rows still to come; None when they never end."""
         return sum(self._left(split) for split in self._done) if self._source.bounded else None
 
+    def listening(self) -> bool:
+        """Rows are made here."""
+        return True
+
     async def close(self) -> None:
         """Nothing is open."""
 

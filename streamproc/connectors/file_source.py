@@ -149,6 +149,10 @@ class FileReader:
         """Lines that were not read cannot be counted without reading them."""
         return None
 
+    def listening(self) -> bool:
+        """Files can always be read."""
+        return True
+
     async def close(self) -> None:
         """Close the files."""
         while self._open:

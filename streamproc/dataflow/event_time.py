@@ -43,6 +43,11 @@ class SourceClock:
         """Rows of `split` have come; they are stamped in their turn."""
         self._splits[split].last_active_s = now_s
 
+    def none_is_silent(self, now_s: float) -> None:
+        """Rows could not come: the silence of every split begins anew."""
+        for clock in self._splits.values():
+            clock.last_active_s = now_s
+
     def finish(self, split: SplitId) -> None:
         """Nothing follows on `split`: it holds nobody back."""
         self._splits[split].finished = True

@@ -24,7 +24,8 @@ from streamproc.pipeline.logical import LogicalSource, StreamRef
 from streamproc.pipeline.spec import BatchSpec
 
 _IDLE_FETCH_S = 0.2  # how long one fetch waits when nothing comes: also the grain of idleness and of end of input
-_BUSY_S_MAX = 0.05  # what sending the rows of one fetch counts for at most towards the idleness of other splits
+_LOOK_S_MAX = 2 * _IDLE_FETCH_S  # what a fetch counts for at most towards idleness: the process may have been stopped
+_BUSY_S_MAX = 0.05  # the same for sending what one fetch brought
 
 
 class PoisonRecord(Failure):
@@ -144,7 +145,9 @@ class SourceSubtask(Subtask):
         if 0 < rows < max_rows // 4 and self._batch.max_delay and not any(piece.finished for piece in pieces):
             await asyncio.sleep(self._batch.max_delay / 3000)
             pieces += await self._reader.fetch(max_rows, 0.0)
-        self._looked_s += time.monotonic() - began_s
+        self._looked_s += min(time.monotonic() - began_s, _LOOK_S_MAX)
+        if not pieces and not self._reader.listening():
+            self._clock.none_is_silent(self._looked_s)
         return pieces
 
     async def _emit_all(self, pieces: Sequence[Fetched]) -> None:

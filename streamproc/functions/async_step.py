@@ -13,6 +13,7 @@ import polars as pl
 
 from operators.connector import ErrorPolicy
 from operators.element import EventTimeMs, Schema
+from operators.explanation import Explanation
 from operators.operator import OperatorContext, Output
 from operators.row_errors import BadRow, RowErrors, RowRefused
 from streamproc.functions.calls import CallLimits, Calls, CallTimedOut, NotAnswered
@@ -52,6 +53,9 @@ class AsyncFunctionSpec:
 
     def describe(self) -> str:
         return describe(self.code, f"async, {self.limits.in_flight} in flight", self.columns)
+
+    def explained(self) -> Explanation:
+        return Explanation(self.describe())
 
     def load(self) -> Callable[[Row], Awaitable[Mapping[str, Any] | None]]:
         """The function; raises LoadingFault."""

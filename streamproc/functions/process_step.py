@@ -16,6 +16,7 @@ import polars as pl
 
 from operators.connector import ErrorPolicy
 from operators.element import ROW_WATERMARK, TIME, WATERMARK_MAX, WATERMARK_MIN, EventTimeMs, Schema
+from operators.explanation import Explanation, by_key, lifetime, of_each
 from operators.hashing import key_groups
 from operators.operator import OperatorContext, Output
 from operators.row_errors import BadRow, RowErrors
@@ -64,6 +65,14 @@ class ProcessFunctionSpec:
 
     def describe(self) -> str:
         return f"process {self.code} by ({', '.join(self.key)})"
+
+    def explained(self) -> Explanation:
+        held = [
+            f"{name} (a {state.kind}, {lifetime(state.ttl_ms or None, timed=self.timed)})"
+            for name, state in states_of(self.load()).items()
+        ]
+        keeps = f"{', '.join([*held, 'timers'])}{of_each(self.key)}"
+        return Explanation(f"process {self.code}{by_key(self.key)}", keeps=keeps)
 
     def load(self) -> type[ProcessFunction]:
         """The class; raises LoadingFault."""

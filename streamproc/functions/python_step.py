@@ -14,6 +14,7 @@ import polars as pl
 
 from operators.connector import ErrorPolicy
 from operators.element import HIDDEN, EventTimeMs, Schema
+from operators.explanation import Explanation
 from operators.operator import OperatorContext, Output
 from operators.row_errors import ROW_ERRORS, BadRow, RowErrors, RowRefused
 from streamproc.functions.columns import DeclaredColumns, Fields, extended, taken_as, unfit
@@ -45,6 +46,9 @@ class BatchFunctionSpec:
     def describe(self) -> str:
         return describe(self.code, "batch", self.columns)
 
+    def explained(self) -> Explanation:
+        return Explanation(self.describe())
+
     def load(self) -> Callable[[pl.DataFrame], pl.DataFrame]:
         """The function; raises LoadingFault."""
         return check_callable(self.code.load(), self.code, ["frame"], awaited=False)
@@ -72,6 +76,9 @@ class RowFunctionSpec:
 
     def describe(self) -> str:
         return describe(self.code, "row", self.columns)
+
+    def explained(self) -> Explanation:
+        return Explanation(self.describe())
 
     def load(self) -> Callable[[dict[str, Any]], Mapping[str, Any] | None]:
         """The function; raises LoadingFault."""

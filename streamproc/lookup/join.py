@@ -14,6 +14,7 @@ import polars as pl
 
 from operators.connector import ErrorPolicy
 from operators.element import HIDDEN, EventTimeMs, Schema
+from operators.explanation import Explanation, duration_text
 from operators.expression import Scalar
 from operators.operator import OperatorContext, Output
 from operators.row_errors import ROW_ERRORS, BadRow, RowErrors
@@ -23,7 +24,7 @@ from streamproc.functions.calls import Answered
 from streamproc.lookup.cache import AnswerCache, Key
 from streamproc.lookup.file_table import FileTable, TableFile
 from streamproc.lookup.http_client import HttpEndpoint, HttpLookup, LookupRefused
-from streamproc.pipeline.spec import CacheSpec, duration_text
+from streamproc.pipeline.spec import CacheSpec
 
 LEFT: Final = "left."
 RIGHT: Final = "right."
@@ -79,6 +80,9 @@ class LookupJoinSpec:
             cache = f"{self.cache.rows} answers kept for {duration_text(self.cache.ttl)}"
             where = f"{self.table.url}, {self.table.limits.in_flight} in flight, {cache}"
         return f"{self.kind} look-up join on {' '.join(self.text.split())} in {where}"
+
+    def explained(self) -> Explanation:
+        return Explanation(self.describe())
 
 
 class LookupJoin:

@@ -16,7 +16,7 @@ from operators.types import TYPE_NAMES, UNKNOWN, FieldType, UnknownType, name_of
 from streamproc.pipeline.document import FieldPath
 from streamproc.pipeline.faults import FaultLog
 from streamproc.pipeline.spec import MetadataColumn
-from streamproc.pipeline.suggest import near, shown
+from streamproc.pipeline.suggest import listed, near, shown
 
 METADATA_TYPES: Final[Mapping[MetadataColumn, pl.DataType]] = {
     "key": pl.Binary(),
@@ -26,6 +26,7 @@ METADATA_TYPES: Final[Mapping[MetadataColumn, pl.DataType]] = {
     "topic": pl.String(),
     "headers": pl.List(pl.Struct({"key": pl.String(), "value": pl.Binary()})),
 }
+SIDE_PREFIXES: Final = ("left.", "right.")
 _OTHER_WORDS: Final = {  # how other systems call a type
     "array": "list[T]",
     "bigint": "int64",
@@ -154,6 +155,19 @@ def named_columns(written: Any) -> list[tuple[FieldPath, str]] | None:
 def nested_columns(columns: Iterable[tuple[str, pl.DataType]]) -> list[str]:
     """Columns that are lists or structs: CSV has no place for them."""
     return [name for name, dtype in columns if isinstance(dtype, pl.List | pl.Struct | pl.Array)]
+
+
+def side_hint(name: str, columns: Iterable[str]) -> str | None:
+    """The column of a join that was meant by a name without its side, or with the wrong one. None where `columns`
+    are not those of a join, or nothing is known."""
+    known = [column for column in columns if column.startswith(SIDE_PREFIXES)]
+    bare = name.rpartition(".")[2]
+    meant = [repr(column) for column in known if column.partition(".")[2] == bare]
+    if meant:
+        return f"did you mean {listed(meant, 'or')}?"
+    if known and not name.startswith(SIDE_PREFIXES) and near(name, known) is None:
+        return "columns of a join are called left.… and right.…"
+    return None
 
 
 def as_certain(columns: Schema, *, certain: bool) -> Schema:

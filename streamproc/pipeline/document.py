@@ -49,12 +49,32 @@ class Problem:
     hint: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class _Lines:
+    """A text that YAML reads from several lines: only its white space differs from what is written."""
+
+    value: str
+    raw: str
+    begins: tuple[int, int]  # where `raw` does
+    skipped: int  # characters of `raw` before the text: the header of a block
+
+    def place_of(self, offset: int) -> tuple[int, int]:
+        """Line and column of a character of the value."""
+        before = sum(not character.isspace() for character in self.value[:offset])
+        written = [at for at in range(self.skipped, len(self.raw)) if not self.raw[at].isspace()]
+        at = written[min(before, len(written) - 1)] if written else 0
+        line, column = self.begins
+        breaks = self.raw.count("\n", 0, at)
+        return (line + breaks, at - self.raw.rfind("\n", 0, at)) if breaks else (line, column + at)
+
+
 @dataclass(slots=True)
 class _Marks:
     key: tuple[int, int] | None = None
     value: tuple[int, int] = (1, 1)
     text: tuple[int, int] | None = None  # where the scalar's first character stands, if one line holds it all
     escaped: list[int] = field(default_factory=list)  # offset in the value → in the file, where they differ
+    lines: _Lines | None = None  # a text over several lines
 
 
 @dataclass(slots=True)
@@ -84,6 +104,8 @@ class Document:
             if marks.escaped:
                 offset = marks.escaped[min(offset, len(marks.escaped) - 1)]
             return (marks.text[0], marks.text[1] + offset)
+        if offset is not None and marks.lines is not None and path not in self.as_written:
+            return marks.lines.place_of(offset)
         return marks.value
 
     def is_broken(self, path: FieldPath) -> bool:
@@ -282,11 +304,15 @@ class _Builder:
             return value
         start, end = event.start_mark, event.end_mark
         raw = self._text[start.index : end.index] if start is not None and end is not None else ""
-        if raw == value:
+        if raw == value and "\n" not in raw:
             marks.text = marks.value
         elif raw[:1] in ("'", '"') and "\n" not in raw:
             marks.text = (marks.value[0], marks.value[1] + 1)
             marks.escaped = _escaped(raw[1:-1], quote=raw[0]) if raw[1:-1] != value else []
+        elif "\n" in raw and raw[0] not in "'\"":
+            skipped = raw.index("\n") if event.style in ("|", ">") else 0
+            if "".join(raw[skipped:].split()) == "".join(value.split()):
+                marks.lines = _Lines(value, raw, marks.value, skipped)
         resolved = self._references.resolve(value)
         if resolved.refused is not None:
             self._refuse(marks.value, path, resolved.refused, resolved.hint)

@@ -7,17 +7,19 @@ shown as `***`.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import reduce
 from textwrap import wrap
 from typing import Any
 
 from operators.connector import ERRORS_SCHEMA
 from operators.element import Schema
+from operators.explanation import Late, duration_text
+from operators.join.condition import SIDES
 from operators.operator import OperatorSpec
-from operators.session import SessionAggregateSpec
 from operators.stateless import ProjectSpec
 from operators.types import name_of
-from operators.window import WindowAggregateSpec
-from streamproc.pipeline.logical import LogicalGraph, LogicalSink, LogicalSource, LogicalStep
+from streamproc.pipeline.columns import SIDE_PREFIXES
+from streamproc.pipeline.logical import Changelog, LogicalGraph, LogicalInput, LogicalSink, LogicalSource, LogicalStep
 from streamproc.pipeline.physical import Edge, plan_physical
 from streamproc.pipeline.references import Redaction
 from streamproc.pipeline.spec import (
@@ -30,11 +32,15 @@ from streamproc.pipeline.spec import (
     PrintSinkSpec,
     RestartSpec,
     StartTimestamp,
-    duration_text,
 )
 
 _NO_BREAK = "\N{NO-BREAK SPACE}"
+_NOTHING: Mapping[str, str] = {}
 _WIDTH = 96  # of what stands behind the labels
+_UPDATES = {
+    "kafka": "the newest row of each key, a tombstone where there is none any more",
+    "print": "every row begins with what it does: op +I, -U, +U or -D",
+}
 _ERRORS = {"fail": "fail the job", "skip": "are skipped and counted", "dlq": "go to its errors stream"}
 
 
@@ -89,29 +95,25 @@ def explain(graph: LogicalGraph) -> str:
             ("format", source["format"]),
             ("columns", _columns_text(source["columns"])),
             ("event time", source["watermark"] or "none"),
+            ("gives", _updates_text(source["updates"])),
             ("ends", "yes, it is bounded" if source["bounded"] else "never"),
             ("bad records", _ERRORS[source["errors"]]),
             ("parallelism", source["parallelism"]),
         )
+    query = None
     for step in plan["steps"]:
-        lines += ["", f"step {step['name']}"]
-        lines += _rows(
-            ("reads", ", ".join(step["reads"])),
-            ("before", _operators_text(step["before"])),
-            ("exchange", step["exchange"]),
-            ("does", _operators_text(step["operators"]) or "passes rows on"),
-            ("late rows", step["late"]),
-            ("state", step["state"] or "none"),
-            ("columns", _columns_text(step["columns"])),
-            ("bad records", _ERRORS[step["errors"]]),
-            ("parallelism", step["parallelism"]),
-        )
+        if step["query"] is not None and step["query"] != query:
+            parts = [each["name"] for each in plan["steps"] if each["query"] == step["query"]]
+            lines += ["", f"query {step['query']}", *_rows(("steps", ", ".join(parts)))]
+        query = step["query"]
+        lines += ["", f"step {step['name']}", *_step_text(step)]
     for sink in plan["sinks"]:
         lines += ["", f"sink {sink['name']}: {sink['writes']}"]
         lines += _rows(
             ("reads", ", ".join(sink["reads"])),
             ("format", sink["format"]),
             ("key", ", ".join(sink["key"])),
+            ("updates", sink["updates"]),
             ("delivery", sink["delivery"]),
             ("parallelism", sink["parallelism"]),
         )
@@ -155,6 +157,7 @@ def _source(source: LogicalSource) -> dict[str, Any]:
         "format": form,
         "columns": _columns(source.schema),
         "watermark": _watermark(source),
+        "updates": _updates(source.changelog),
         "bounded": source.bounded,
         "errors": source.errors,
         "parallelism": source.parallelism,
@@ -185,26 +188,56 @@ def _restart(restart: RestartSpec) -> str:
 
 
 def _step(step: LogicalStep, graph: LogicalGraph) -> dict[str, Any]:
-    windows = [spec for spec in step.operators if isinstance(spec, WindowAggregateSpec | SessionAggregateSpec)]
-    columns = list(_columns_read(step, graph))
-    before = [_operator(spec, columns) for each in step.inputs for spec in each.before]
-    exchanges = [_hash(each.key) for each in step.inputs if each.key is not None]
+    inputs = [
+        _input(each, side, graph)
+        for each, side in zip(step.inputs, SIDES if len(step.inputs) > 1 else ("",), strict=True)
+    ]
+    before = list(step.inputs[0].before[-1:])
+    columns = list(before[0].schema if before else _columns_read(step.inputs[0], graph))
+    hidden = _hidden(spec for each in step.inputs for spec in each.before)
+    explanations = [spec.explained() for spec in step.operators]
+    operators = [_operator(spec, columns, hidden) for spec in step.operators]
     return {
         "name": step.name,
+        "query": step.query,
         "reads": [str(ref) for ref in step.streams],
-        "before": before,
-        "exchange": " and ".join(dict.fromkeys(exchanges)) or None,
-        "operators": [_operator(spec, columns) for spec in step.operators],
-        "late": _late(windows[0], step.name) if windows else None,
-        "state": _state(windows[0]) if windows else None,
+        "inputs": inputs,
+        "before": [operator for each in inputs for operator in each["before"]],
+        "exchange": " and ".join(dict.fromkeys(each["exchange"] for each in inputs if each["exchange"])) or None,
+        "operators": operators,
+        "late": next((_late(each.late, step.name) for each in explanations if each.late is not None), None),
+        "waits": any(getattr(spec, "waits", False) for spec in step.operators),
+        "state": next((each.keeps for each in explanations if each.keeps), None),
+        "updates": _updates(step.changelog),
         "columns": _columns(step.schema),
         "errors": step.errors,
         "parallelism": step.parallelism,
     }
 
 
-def _columns_read(step: LogicalStep, graph: LogicalGraph) -> Iterable[str]:
-    first = step.streams[0]
+def _input(each: LogicalInput, side: str, graph: LogicalGraph) -> dict[str, Any]:
+    columns = list(_columns_read(each, graph))
+    before = [_operator(spec, columns) for spec in each.before]
+    return {
+        "side": side or None,
+        "reads": [str(ref) for ref in each.streams],
+        "before": [operator for operator in before if operator["does"] != "add" or operator["computes"]],
+        "exchange": None if each.key is None else _hash(each.key, _hidden(each.before)),
+    }
+
+
+def _hidden(operators: Iterable[OperatorSpec]) -> dict[str, str]:
+    """Columns that only the step itself knows, and what they are made of."""
+    found: dict[str, str] = {}
+    for spec in operators:
+        if isinstance(spec, ProjectSpec):
+            computed = spec.explained().computes
+            found |= {name: text for name, text in computed.items() if name.startswith("__") and text != name}
+    return found
+
+
+def _columns_read(each: LogicalInput, graph: LogicalGraph) -> Iterable[str]:
+    first = each.streams[0]
     if first.tag == "errors":
         return ERRORS_SCHEMA
     if first.tag != "main":
@@ -212,22 +245,25 @@ def _columns_read(step: LogicalStep, graph: LogicalGraph) -> Iterable[str]:
     return (graph.sources.get(first.node) or graph.steps[first.node]).schema
 
 
-def _operator(spec: OperatorSpec, columns: list[str]) -> dict[str, Any]:
+def _operator(spec: OperatorSpec, columns: list[str], hidden: Mapping[str, str] = _NOTHING) -> dict[str, Any]:
     """What an operator `does`, and the columns it `computes`. `columns`: what it reads, then what it gives."""
     before = columns[:]
     columns[:] = spec.schema
-    if isinstance(spec, WindowAggregateSpec | SessionAggregateSpec):
-        by = f" by {', '.join(spec.key)}" if spec.key else ""
-        results = {name: output.text for name, output in zip(spec.plan.names, spec.plan.outputs, strict=True)}
-        return {"does": f"window {_shape(spec)}{by}{_updates(spec.update_every_ms)}", "computes": results}
+    explained = spec.explained()
     if isinstance(spec, ProjectSpec):
-        new = {name: scalar.text for name, scalar in spec.columns.items() if scalar.text != name}
+        new = {name: text for name, text in explained.computes.items() if text not in (name, _plain(name))}
         if not new:
-            return {"does": f"keep {', '.join(spec.columns)}", "computes": {}}
+            return {"does": f"keep {', '.join(map(_plain, spec.columns)) or 'no column'}", "computes": {}}
         if columns[: len(before)] == before:
-            return {"does": "add", "computes": new}
-        return {"does": "select", "computes": {name: scalar.text for name, scalar in spec.columns.items()}}
-    return {"does": spec.describe(), "computes": {}}
+            return {"does": "add", "computes": {name: new[name] for name in new if not name.startswith("__")}}
+    does = reduce(lambda text, name: text.replace(name, hidden[name]), hidden, explained.does)
+    return {"does": does, "computes": dict(explained.computes)}
+
+
+def _plain(name: str) -> str:
+    """A column of a join's side as the side calls it."""
+    side = next((side for side in SIDE_PREFIXES if name.startswith(side)), "")
+    return name.removeprefix(side)
 
 
 def _operators_text(operators: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -241,40 +277,44 @@ def _operators_text(operators: Sequence[Mapping[str, Any]]) -> list[str]:
     return lines
 
 
-def _shape(spec: WindowAggregateSpec | SessionAggregateSpec) -> str:
-    if isinstance(spec, SessionAggregateSpec):
-        return f"session {duration_text(spec.gap_ms)}"
-    if spec.carried:
-        return "of the input"
-    window = spec.window
-    size, every = duration_text(window.size_ms), duration_text(window.slide_ms)
-    offset = f", offset {duration_text(window.offset_ms)}" if window.offset_ms else ""
-    if window.cumulates:
-        return f"cumulate {size} every {every}{offset}"
-    return (f"tumble {size}" if window.tumbles else f"hop {size} every {every}") + offset
+def _step_text(step: Mapping[str, Any]) -> Iterable[str]:
+    inputs = step["inputs"]
+    if len(inputs) == 1:
+        yield from _rows(("reads", ", ".join(step["reads"])))
+        yield from _rows(("before", _operators_text(step["before"])), ("exchange", step["exchange"]))
+    for each in inputs if len(inputs) > 1 else ():
+        then = [f"{line.strip()}" for line in _operators_text(each["before"])]
+        yield from _rows((each["side"], [", ".join(each["reads"]), *then, each["exchange"] or ""]))
+    yield from _rows(
+        ("does", _operators_text(step["operators"]) or "passes rows on"),
+        ("waits", "for answers from outside, on a thread of its own" if step["waits"] else None),
+        ("late rows", step["late"]),
+        ("state", step["state"] or "none"),
+        ("gives", _updates_text(step["updates"])),
+        ("columns", _columns_text(step["columns"])),
+        ("bad records", _ERRORS[step["errors"]]),
+        ("parallelism", step["parallelism"]),
+    )
 
 
-def _updates(every_ms: int | None) -> str:
-    if every_ms is None:
-        return ""
-    return f", changes every {duration_text(every_ms)}" if every_ms else ", each change"
+def _updates(changelog: Changelog | None) -> dict[str, Any] | None:
+    """Of a stream whose rows are taken back: the columns that tell which row a change is about."""
+    if changelog is None:
+        return None
+    return {"key": None if changelog.key is None else list(changelog.key)}
 
 
-def _state(spec: WindowAggregateSpec | SessionAggregateSpec) -> str:
-    late = spec.accept_for_ms
-    what = "session" if isinstance(spec, SessionAggregateSpec) else "window"
-    per = f"key and {what}" if spec.key else what
-    if isinstance(spec, WindowAggregateSpec) and not spec.window.tumbles:
-        window, piece = spec.window, duration_text(spec.window.slice_ms)
-        to_a_window = f"{'up to ' if window.cumulates else ''}{window.size_ms // window.slice_ms} to a window"
-        per = f"{per.replace('window', 'slice')} of {piece} ({to_a_window})"
-    longer = f", kept {duration_text(late)} longer for late rows" if late else ""
-    return f"partial aggregates per {per}{longer}"
+def _updates_text(updates: Mapping[str, Any] | None) -> str | None:
+    if updates is None:
+        return None
+    if updates["key"] is None:
+        return "updates; only the whole row tells which one is meant"
+    return f"updates by {', '.join(updates['key'])}" if updates["key"] else "updates of a single row"
 
 
-def _late(spec: WindowAggregateSpec | SessionAggregateSpec, name: str) -> str:
-    accepted = f"accepted for {duration_text(spec.accept_for_ms)}, then " if spec.accept_for_ms else ""
-    return f"{accepted}{f'sent to {name}.late' if spec.late_output else 'dropped'}, counted"
+def _late(late: Late, name: str) -> str:
+    accepted = f"accepted for {duration_text(late.accept_for_ms)}, then " if late.accept_for_ms else ""
+    return f"{accepted}{f'sent to {name}.late' if late.side_output else 'dropped'}, counted"
 
 
 def _sink(sink: LogicalSink) -> dict[str, Any]:
@@ -301,18 +341,20 @@ def _sink(sink: LogicalSink) -> dict[str, Any]:
         "reads": [str(ref) for ref in sink.streams],
         "format": form,
         "key": key,
+        "updates": None if sink.changelog is None else _UPDATES.get(sink.config.type),
         "delivery": delivery,
         "parallelism": sink.parallelism,
     }
 
 
 def _edge(edge: Edge) -> dict[str, Any]:
-    exchange = _hash(edge.key) if edge.exchange == "hash" else edge.exchange
+    computed = _hidden(stage.spec for stage in edge.before)
+    exchange = _hash(edge.key, computed) if edge.exchange == "hash" else edge.exchange
     return {"stream": str(edge.stream), "to": edge.downstream, "exchange": exchange}
 
 
-def _hash(key: tuple[str, ...]) -> str:
-    return f"hash by {', '.join(key)}" if key else "all rows to one subtask"
+def _hash(key: tuple[str, ...], hidden: Mapping[str, str]) -> str:
+    return f"hash by {', '.join(hidden.get(name, name) for name in key)}" if key else "all rows to one subtask"
 
 
 def _columns(schema: Schema) -> dict[str, str]:

@@ -10,6 +10,7 @@ import polars as pl
 from operators.aggregates import AggregateErrors, AggregatePlan, compile_aggregates
 from operators.element import Schema
 from operators.expression import ExpressionError, Scalar, TypeNotKnown, compile_predicate, compile_scalar
+from streamproc.pipeline.columns import side_hint
 from streamproc.pipeline.document import FieldPath
 from streamproc.pipeline.faults import FaultLog
 
@@ -20,7 +21,7 @@ def predicate(text: str, schema: Schema, path: FieldPath, log: FaultLog) -> Scal
     try:
         return compile_predicate(text, schema)
     except ExpressionError as error:
-        record(error, path, log)
+        record(error, path, log, known=schema)
     except TypeNotKnown:
         pass
     return None
@@ -31,7 +32,7 @@ def scalar(text: str, schema: Schema, path: FieldPath, log: FaultLog, *, beside:
     try:
         return compile_scalar(text, schema)
     except ExpressionError as error:
-        record(error, path, log, beside=beside)
+        record(error, path, log, beside=beside, known=schema)
     except TypeNotKnown:
         pass
     return None
@@ -55,9 +56,16 @@ def aggregates(
     return plan, plan.schema
 
 
-def record(error: ExpressionError, path: FieldPath, log: FaultLog, *, beside: Collection[str] = ()) -> None:
+def record(
+    error: ExpressionError,
+    path: FieldPath,
+    log: FaultLog,
+    *,
+    beside: Collection[str] = (),
+    known: Collection[str] = (),
+) -> None:
     """An expression's faults, each at its place inside the expression. One with references is not quoted:
-    what is said about it could hold parts of what they gave."""
+    what is said about it could hold parts of what they gave. `known`: the columns there are."""
     if log.document.from_reference(path):
         written = log.document.as_written[path]
         log.error(path, f"the expression '{written}' does not compile once its references are replaced")
@@ -65,6 +73,8 @@ def record(error: ExpressionError, path: FieldPath, log: FaultLog, *, beside: Co
     for fault in error.all:
         hint = None if fault.suggestion is None else f"did you mean {fault.suggestion!r}?"
         message = fault.message.removesuffix(f"; {hint}")
+        if fault.column is not None:
+            hint = side_hint(fault.column, known) or hint
         if fault.column in beside and fault.column != path[-1]:
             hint = f"columns computed side by side do not see each other: use '{fault.column}' in a further step"
         log.error(path, message, hint, offset=fault.offset)

@@ -8,10 +8,11 @@ from typing import Any, Final
 
 from fsspec.registry import known_implementations
 
+from operators.explanation import duration_text
 from streamproc.pipeline.document import FieldPath
 from streamproc.pipeline.faults import FaultLog
 from streamproc.pipeline.shape import Part
-from streamproc.pipeline.spec import JobSpec, duration_text
+from streamproc.pipeline.spec import JobSpec
 from streamproc.pipeline.suggest import did_you_mean
 
 TRANSACTION_TIMEOUT_MS_MAX: Final = 900_000  # what a broker grants unless configured otherwise

@@ -108,6 +108,7 @@ class LogicalStep:
     changelog: Changelog | None = None  # of the main output
     side_outputs: Mapping[str, Schema] = field(default_factory=dict)  # by tag, "late" among them
     was: str | None = None
+    query: str | None = None  # the step of the file whose `sql` it is part of
 
     @property
     def streams(self) -> tuple[StreamRef, ...]:

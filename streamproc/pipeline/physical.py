@@ -71,7 +71,8 @@ class PhysicalGraph:
                     yield vertex, edge
 
     def meeting_sources(self, name: str) -> frozenset[str]:
-        """Sources with event time whose rows come to one place with those of source vertex `name`; itself included."""
+        """Sources with event time whose rows come together with those of source vertex `name` where rows are kept;
+        itself included."""
         reached = {v.name: self._reached_from(v.name) for v in self.vertices if v.source and v.source.event_time}
         own = reached.get(name, frozenset())
         return frozenset(other for other, places in reached.items() if places & own)
@@ -81,10 +82,10 @@ class PhysicalGraph:
         waiting = [name]
         while waiting:
             for edge in self.vertex(waiting.pop()).edges:
-                if edge.downstream not in found:
+                if edge.downstream not in found and edge.stream.tag != "errors":  # those have no event time
                     found.add(edge.downstream)
                     waiting.append(edge.downstream)
-        return frozenset(found)
+        return frozenset(v.name for v in self.vertices if v.name in found and any(s.spec.stateful for s in v.stages))
 
 
 def plan_physical(graph: LogicalGraph) -> PhysicalGraph:
@@ -120,14 +121,21 @@ def plan_physical(graph: LogicalGraph) -> PhysicalGraph:
 
     def edges_of(chain: list[Node]) -> Iterator[Edge]:
         members = {node.name for node in chain}
-        for node in chain:
-            for ref in sorted((ref for ref in readings if ref.node == node.name), key=_main_first):
-                for reading in readings[ref]:
-                    if reading.reader.name in members and ref.tag == "main":
-                        continue  # chained: passed by reference
-                    downstream = vertex_of[reading.reader.name]
-                    same = parallelism_of[downstream] == chain[0].parallelism
-                    yield _edge(ref, node, reading, downstream, same_parallelism=same)
+        streams = [(ref, node) for node in chain for ref in sorted(readings, key=_main_first) if ref.node == node.name]
+        seen = {ref for ref, _ in streams}
+        for ref, node in streams:
+            for reading in readings[ref]:
+                reader = reading.reader
+                if reader.name in members and ref.tag == "main":
+                    continue  # chained: passed by reference
+                downstream = vertex_of[reader.name]
+                same = parallelism_of[downstream] == chain[0].parallelism
+                edge = _edge(ref, node, reading, downstream, same_parallelism=same)
+                yield edge
+                errors = StreamRef(reader.name, "errors")
+                if edge.before and errors in readings and errors not in seen:  # what fails ahead of the exchange
+                    seen.add(errors)
+                    streams.append((errors, reader))
 
     vertices = []
     for chain in chains:

@@ -215,7 +215,7 @@ class _Planner:
 
     def _plan_step(self, name: str, part: Part[StepSpec], job: JobSpec, log: FaultLog) -> LogicalStep | None:
         inputs = self.wiring.inputs[name]
-        ports = 2 if part.has("join") and any(i.port for i in inputs) else 1
+        ports = 2 if any(port for _, _, port in written_inputs(part)) else 1
         facts, reorder = [], []
         for port in range(ports):
             each, mixed = self._facts(name, [i for i in inputs if i.port == port])

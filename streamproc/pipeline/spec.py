@@ -12,13 +12,13 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
+from operators.explanation import UNIT_MS
 from streamproc.pipeline.format_spec import FormatField, JsonFormat
 from streamproc.pipeline.model import Model
 
 NAME = r"^[a-z][a-z0-9_-]{0,62}$"
 PIPELINE_NAME = r"^[a-z][a-z0-9-]{0,62}$"
 
-_UNIT_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 _DURATION = re.compile(r"(-?)([0-9]{1,15})(ms|s|m|h|d)")
 _DURATION_DAYS_MAX = 36_500
 
@@ -26,11 +26,16 @@ _DURATION_DAYS_MAX = 36_500
 def parse_duration(value: object) -> int:
     """`500ms`, `10s`, `1m`, `2h`, `1d` (or `-5m`) as milliseconds."""
     if isinstance(value, str) and (match := _DURATION.fullmatch(value.strip())):
-        ms = int(match[2]) * _UNIT_MS[match[3]]
-        if ms > _DURATION_DAYS_MAX * _UNIT_MS["d"]:
+        ms = int(match[2]) * UNIT_MS[match[3]]
+        if ms > _DURATION_DAYS_MAX * UNIT_MS["d"]:
             raise ValueError(f"{value!r} is longer than {_DURATION_DAYS_MAX}d")
         return -ms if match[1] else ms
     raise ValueError(f"{value!r} is not a duration: write 500ms, 10s, 1m, 2h or 1d")
+
+
+def is_duration(text: str) -> bool:
+    """Whether a text is a duration of a file."""
+    return _DURATION.fullmatch(text.strip()) is not None
 
 
 def _parse_positive(value: object) -> int:
@@ -45,14 +50,6 @@ def _parse_not_negative(value: object) -> int:
     if ms < 0:
         raise ValueError(f"{value!r}: this duration cannot be negative")
     return ms
-
-
-def duration_text(ms: int) -> str:
-    """Milliseconds as a file would say it, in the largest unit that is exact."""
-    for unit, unit_ms in reversed(_UNIT_MS.items()):
-        if ms % unit_ms == 0 and (ms or unit == "s"):
-            return f"{ms // unit_ms}{unit}"
-    return f"{ms}ms"
 
 
 def _duration_schema(pattern: str) -> WithJsonSchema:
@@ -222,10 +219,18 @@ FOREVER: Final = 0  # a TTL that never comes
 
 
 def _ttl(value: object) -> int:
-    return FOREVER if value == "forever" else _parse_positive(value)
+    try:
+        return FOREVER if value == "forever" else _parse_positive(value)
+    except ValueError as error:
+        raise ValueError(str(error).replace("2h or 1d", "2h, 1d or forever")) from None
 
 
-TtlField = Annotated[int, BeforeValidator(_ttl, json_schema_input_type=str)]  # ms, or FOREVER
+_TTL_SCHEMA = {
+    "type": "string",
+    "pattern": r"^(forever|0*[1-9][0-9]*(ms|s|m|h|d))$",
+    "examples": ["1h", "7d", "forever"],
+}
+TtlField = Annotated[int, BeforeValidator(_ttl), WithJsonSchema(_TTL_SCHEMA)]  # ms, or FOREVER
 JoinKind = Literal["inner", "left", "right", "full", "semi", "anti"]
 
 

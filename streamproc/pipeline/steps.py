@@ -18,12 +18,14 @@ from operators.stateless import FilterSpec, ProjectSpec
 from operators.types import UNKNOWN
 from streamproc.pipeline import expressions
 from streamproc.pipeline.columns import (
+    SIDE_PREFIXES,
     AnyColumns,
     GuessedColumns,
     as_certain,
     check_column_name,
     is_column_name,
     named_columns,
+    side_hint,
 )
 from streamproc.pipeline.faults import FaultLog
 from streamproc.pipeline.logical import Changelog
@@ -43,15 +45,22 @@ def _imported_when_used(verb: str) -> Plan:
     return plan
 
 
-_VERB_NAMES: Final = ("aggregate", "join", "deduplicate", "top", "python", "process")
+_VERB_NAMES: Final = ("join", "aggregate", "deduplicate", "top", "python", "process")  # one with two inputs first
 VERBS: Final[Mapping[str, Plan]] = {verb: _imported_when_used(verb) for verb in _VERB_NAMES}
 _NEED: Final[Mapping[str, tuple[str, ...]]] = {  # fields, and the verbs that know them
     "key": ("aggregate",),
+    "window": ("aggregate",),
     "late": ("aggregate", "top"),
     "emit": ("aggregate",),
     "ttl": ("aggregate", "sql"),
     "having": (*VERBS, "sql"),
 }
+_INSIDE: Final[Mapping[str, tuple[str, ...]]] = {  # fields that these verbs have inside
+    "key": ("deduplicate", "top", "process"),
+    "window": ("top", "join"),
+    "ttl": ("deduplicate", "top", "join"),
+}
+_IN_A_QUERY: Final = ("where", "having", "select", "add", "late", "emit", "key", "window")
 
 
 def verb_of(part: Part[StepSpec]) -> str | None:
@@ -64,21 +73,39 @@ def check_step_rules(part: Part[StepSpec], log: FaultLog) -> None:
     spec = part.spec
     if spec is None:
         return
-    verbs = [verb for verb in VERBS if part.has(verb)]
+    verbs = [verb for verb in (*VERBS, "sql") if part.has(verb)]
     for extra in verbs[1:]:
         message = f"a step has one verb, and '{verbs[0]}' is here already"
         log.error((*part.path, extra), message, "put it into a further step that reads this one", at_key=True)
-    for name, users in _NEED.items():
-        known = [user for user in users if user in VERBS]
-        if part.has(name) and name not in part.broken and not any(part.has(user) for user in users):
-            hint = "conditions on rows go to `where`" if name == "having" else None
-            needed = "a verb" if name == "having" and not verbs else listed(map(repr, known), "or")
-            log.error((*part.path, name), f"'{name}' needs {needed} in the same step", hint, at_key=True)
-    for name in ("where", "having", "select", "add", "late", "emit", "key", "window"):
-        if part.has("sql") and part.has(name):
+    for name in _IN_A_QUERY if verbs == ["sql"] else ():
+        if part.has(name):
             log.error((*part.path, name), f"'{name}' has no place beside 'sql'", "write it in the query", at_key=True)
+    for name, users in _NEED.items():
+        if part.has(name) and name not in part.broken and verbs != ["sql"] and not any(map(part.has, users)):
+            _refuse_field(name, users, verbs, part, log)
+    if part.has("ttl") and part.has("window") and verbs == ["aggregate"]:
+        message = "a window forgets its rows when it closes: there is no 'ttl' beside it"
+        log.error((*part.path, "ttl"), message, at_key=True)
     if part.has("join") and part.has("input"):
         log.error((*part.path, "input"), "a join reads its 'left' and 'right': it has no 'input'", at_key=True)
+
+
+def _refuse_field(name: str, users: Sequence[str], verbs: Sequence[str], part: Part[StepSpec], log: FaultLog) -> None:
+    """A field that no verb of the step knows there."""
+    verb = verbs[0] if verbs else None
+    message, hint = f"'{name}' needs {listed(map(repr, users), 'or')} in the same step", None
+    if verb in _INSIDE.get(name, ()):
+        message, hint = f"'{name}' has no place beside '{verb}'", f"write it inside: `{verb}: {{{name}: …}}`"
+    elif name == "window" and verb is None:
+        return  # each row gets the windows it is in
+    elif name == "having":
+        message, hint = "'having' needs a verb in the same step", "conditions on rows go to `where`"
+    elif verb is None and name in _INSIDE:
+        hint = f"{listed(map(repr, _INSIDE[name]))} have it inside"
+    elif verb is not None:
+        known = (*users, *_INSIDE.get(name, ()))
+        message, hint = f"'{name}' has no place beside '{verb}'", f"it belongs to {listed(map(repr, known))}"
+    log.error((*part.path, name), message, hint, at_key=True)
 
 
 def plan_step(
@@ -115,11 +142,12 @@ def plan_step(
         _imported_when_used("assign")(context, planned)
     if spec.where is not None and joins:
         _filter(spec.where, "where", part, planned.schema, errors, planned.operators, log)
-    if spec.having is not None:
+    if spec.having is not None and verb is not None:
         _filter(spec.having, "having", part, planned.schema, errors, planned.operators, log)
     if part.has("select"):
-        planned.event_time = _kept_names(spec.select or []).get(planned.event_time or "")
-        planned.changelog = _select_changelog(planned.changelog, spec.select or [])
+        kept = _kept_names(spec.select or [], joins=joins)
+        planned.event_time = kept.get(planned.event_time or "")
+        planned.changelog = _select_changelog(planned.changelog, kept)
         planned.schema = _plan_select(part, spec, planned.schema, errors, planned, log)
     elif joins:
         _name_plainly(part, errors, planned, log)
@@ -146,17 +174,24 @@ def _filter(
         to.append(FilterSpec(predicate, schema, errors, word=word))
 
 
-def _select_changelog(changelog: Changelog | None, select: Mapping[str, str] | list[str]) -> Changelog | None:
+def _select_changelog(changelog: Changelog | None, kept: Mapping[str, str]) -> Changelog | None:
     """The changelog of what a select leaves: its key survives where every column of it is kept, by any name."""
     if changelog is None or changelog.key is None:
         return changelog
-    kept = _kept_names(select)
     return Changelog(tuple(kept[name] for name in changelog.key) if all(n in kept for n in changelog.key) else None)
 
 
-def _kept_names(select: Mapping[str, str] | list[str]) -> dict[str, str]:
+def _kept_names(select: Mapping[str, str] | list[str], *, joins: bool) -> dict[str, str]:
     """Columns that a select keeps as they are, and what it calls them."""
-    return {name: name for name in select} if isinstance(select, list) else {v: k for k, v in select.items()}
+    if isinstance(select, list):
+        return {name: _own_name(name, joins=joins) for name in select}
+    return {text: name for name, text in select.items()}
+
+
+def _own_name(column: str, *, joins: bool) -> str:
+    """What a column is called where a list keeps it: after a join without its side."""
+    side = next((side for side in SIDE_PREFIXES if joins and column.startswith(side)), "")
+    return column.removeprefix(side)
 
 
 def _add_changelog(changelog: Changelog | None, spec: StepSpec) -> Changelog | None:
@@ -182,12 +217,13 @@ def _name_plainly(part: Part[StepSpec], errors: ErrorPolicy, planned: PlannedSte
         message = f"both sides have a column {listed(map(repr, both))}"
         log.error((*part.path, "join"), message, "choose and name the columns with `select`", at_key=True)
     if isinstance(planned.schema, AnyColumns):
+        planned.schema = AnyColumns()
         return
     schema = {name: planned.schema[column] for name, column in named.items()}
     if not log.failed:
         columns = {name: expressions.column(column, planned.schema) for name, column in named.items()}
         planned.operators.append(ProjectSpec(columns, schema, errors))
-    planned.changelog = _select_changelog(planned.changelog, named)
+    planned.changelog = _select_changelog(planned.changelog, {column: name for name, column in named.items()})
     planned.schema = schema
 
 
@@ -203,22 +239,29 @@ def _plan_select(
     columns = named_columns(written)
     if columns is None:
         return AnyColumns()
+    joins = part.has("join")
     kept: Schema = {}
-    for index, (at, name) in enumerate(columns):
-        if name not in schema:
-            hint = did_you_mean(name, schema)
+    sources: dict[str, str] = {}
+    for at, column in columns:
+        name = _own_name(column, joins=joins)
+        if column not in schema:
+            hint = side_hint(column, schema) or did_you_mean(column, schema)
             if not name.isidentifier():
                 hint = "a list keeps columns by name; for expressions write a mapping {name: expression}"
-            log.error((*path, *at), f"unknown column '{name}'", hint)
-            guesses = (name if name.isidentifier() else None, near(name, schema))
-            kept |= {guess: UNKNOWN for guess in guesses if guess is not None}
-        elif any(name == before for _, before in columns[:index]):
-            log.error((*path, *at), f"'{name}' is named twice")
+            log.error((*path, *at), f"unknown column '{column}'", hint)
+            guesses = (column if name.isidentifier() else None, near(column, schema))
+            kept |= {_own_name(guess, joins=joins): UNKNOWN for guess in guesses if guess is not None}
+        elif column in sources.values():
+            log.error((*path, *at), f"'{column}' is named twice")
+        elif name in sources:
+            hint = f"name one: `select: {{{name}: {sources[name]}, other_{name}: {column}}}`"
+            log.error((*path, *at), f"'{sources[name]}' and '{column}' would both be called '{name}'", hint)
         else:
-            kept[name] = schema[name]
+            kept[name], sources[name] = schema[column], column
     if not log.failed:
-        planned.operators.append(ProjectSpec({name: expressions.column(name, kept) for name in kept}, kept, errors))
-    return as_certain(kept, certain=all(name in schema for name in kept))
+        taken = {name: expressions.column(column, schema) for name, column in sources.items()}
+        planned.operators.append(ProjectSpec(taken, kept, errors))
+    return as_certain(kept, certain=kept.keys() == sources.keys())
 
 
 def _plan_expressions(

@@ -93,7 +93,7 @@ def wire(shape: Shape, log: FaultLog) -> Wiring:
         wiring.inputs[name] = []
         if isinstance(part.written, dict) and part.written.get("input") == []:
             log.error((*part.path, "input"), "must name at least one input")
-        if part.has("sql"):
+        if _is_query(part):
             _wire_query(name, part, shape, log, wiring)
             continue
         for text, path, port in written_inputs(part):
@@ -106,6 +106,9 @@ def wire(shape: Shape, log: FaultLog) -> Wiring:
                 log.error(path, f"'{text}' is named twice")
             else:
                 wiring.inputs[name].append(Input(ref, path, port=port))
+        if _lacks_a_side(part):
+            wiring.incomplete.add(name)
+            wiring.unresolved.append(name)
         if not wiring.inputs[name] and all(name != reader for reader, _ in stars):
             wiring.incomplete.add(name)
             wiring.unresolved.append(name)
@@ -113,6 +116,24 @@ def wire(shape: Shape, log: FaultLog) -> Wiring:
     _find_circles(wiring, shape, log)
     _find_live(wiring, shape)
     return wiring
+
+
+def _is_query(part: Part[Any]) -> bool:
+    return part.path[0] == "steps" and part.has("sql")
+
+
+def _join_of(part: Part[Any]) -> Any:
+    """What stands under `join`, of a step; None where nothing does."""
+    return part.written.get("join") if part.path[0] == "steps" and isinstance(part.written, dict) else None
+
+
+def _lacks_a_side(part: Part[Any]) -> bool:
+    """Whether the left or the right of a join cannot be read."""
+    join = _join_of(part)
+    if not isinstance(join, dict):
+        return False
+    sides = ("left",) if join.get("lookup") is not None else ("left", "right")
+    return not all(isinstance(join.get(side), str) for side in sides)
 
 
 def _wire_query(name: str, part: Part[Any], shape: Shape, log: FaultLog, wiring: Wiring) -> None:
@@ -144,14 +165,15 @@ def written_inputs(part: Part[Any]) -> Iterator[tuple[str, FieldPath, int]]:
     """Texts that name inputs, their places, and the port they are for."""
     if not isinstance(part.written, dict):
         return
-    written = part.written.get("input")
+    written, join = part.written.get("input"), _join_of(part)
+    if isinstance(join, dict) and isinstance(join.get("left"), str):
+        written = None  # it has no place here
     if isinstance(written, str):
         yield written, (*part.path, "input"), 0
     elif isinstance(written, list):
         for index, item in enumerate(written):
             if isinstance(item, str):
                 yield item, (*part.path, "input", index), 0
-    join = part.written.get("join")
     for port, side in enumerate(("left", "right")):
         if isinstance(join, dict) and isinstance(join.get(side), str):
             yield join[side], (*part.path, "join", side), port
@@ -206,7 +228,7 @@ def _check_late_output(node: str, path: FieldPath, shape: Shape, log: FaultLog) 
     elif step.spec is None or keeps_late_rows(step) is not False:
         return True
     elif not _has_late_rows(step.spec):
-        log.error(path, f"'{node}' has no window, so no row is late for it")
+        log.error(path, f"'{node}' keeps no late rows: an aggregate or top with a window does")
     else:
         log.error(path, f"'{node}' drops its late rows", f"add `late: {{then: side_output}}` to steps.{node}")
     return False
@@ -314,6 +336,8 @@ def check_side_outputs(wiring: Wiring, shape: Shape, log: FaultLog) -> None:
     for name, step in shape.steps.items():
         if wiring.may_mean("late"):
             break
+        if step.spec is None or not _has_late_rows(step.spec):
+            continue  # 'late' has its fault already
         if name in running and keeps_late_rows(step) and StreamRef(name, "late") not in read:
             hint = f"read '{name}.late' in a step or sink, or remove `then: side_output`"
             log.error((*step.path, "late", "then"), "late rows are kept for a side output that nothing reads", hint)

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ValidationError
 from streamproc.pipeline.columns import is_cut_off
 from streamproc.pipeline.document import FieldPath
 from streamproc.pipeline.faults import FaultLog
-from streamproc.pipeline.spec import NAME, PIPELINE_NAME
+from streamproc.pipeline.spec import NAME, PIPELINE_NAME, is_duration
 from streamproc.pipeline.suggest import did_you_mean, listed, near, shown
 
 _KINDS: Final = {
@@ -31,20 +31,49 @@ _PATTERNS: Final = {
     NAME: "lower-case letters, digits, _ and -, beginning with a letter, at most 63 characters",
     PIPELINE_NAME: "lower-case letters, digits and -, beginning with a letter, at most 63 characters",
 }
-_OTHER_WORDS: Final = {  # how other systems call a field
-    "bootstrap_servers": "brokers",
-    "columns": "schema",
-    "fields": "schema",
-    "filter": "where",
-    "from": "input",
-    "group_by": "key",
-    "inputs": "input",
-    "partition_by": "key",
-    "servers": "brokers",
-    "source": "input",
-    "timestamp": "event_time",
-    "url": "path",
-    "watermark": "event_time",
+_OTHER_WORDS: Final = {  # how other systems call a field; the first that is known counts
+    "advance": ("every",),
+    "agg": ("aggregate",),
+    "aggregations": ("aggregate",),
+    "bootstrap_servers": ("brokers",),
+    "columns": ("schema",),
+    "condition": ("match",),
+    "dedup": ("deduplicate",),
+    "distinct": ("deduplicate",),
+    "fields": ("schema",),
+    "filter": ("where",),
+    "from": ("input",),
+    "function": ("call", "python"),
+    "group_by": ("key",),
+    "how": ("kind",),
+    "inputs": ("input",),
+    "limit": ("n", "top"),
+    "on": ("match",),
+    "order_by": ("by",),
+    "partition_by": ("key",),
+    "query": ("sql",),
+    "retention": ("ttl",),
+    "servers": ("brokers",),
+    "slide": ("every",),
+    "source": ("input",),
+    "state_ttl": ("ttl",),
+    "step": ("every",),
+    "timestamp": ("event_time",),
+    "type": ("kind",),
+    "udf": ("python",),
+    "url": ("http", "path"),
+    "watermark": ("event_time",),
+}
+_FIELD_MEANT: Final = {  # where a value stands in place of a mapping: how it is written
+    "emit": "{{every: {}}}",
+    "late": "{{accept_for: {}}}",
+}
+_EXAMPLES: Final = {
+    "deduplicate": "{key: [id]}",
+    "lookup": "{file: countries.csv, format: csv, schema: {code: string, name: string}}",
+    "python": '{call: "shop.py:score", columns: {risk: float64}}',
+    "window": "{tumble: 1m}",
+    "within": "[-5m, 1h]",
 }
 
 
@@ -113,8 +142,8 @@ def _place_of(wrong: _Wrong, model: type[BaseModel], value: Mapping[str, Any]) -
     if wrong.kind != "extra_forbidden":
         return Unreadable(wrong.path)
     name, known = str(wrong.loc[-1]), _fields_at(model, wrong.loc[:-1])
-    other = _OTHER_WORDS.get(name)
-    meant = other if other in known else near(name, known)
+    other = next((word for word in _OTHER_WORDS.get(name, ()) if word in known), None)
+    meant = other if other is not None else near(name, known)
     taken = _value_at(value, wrong.path[:-1])
     return Unreadable(wrong.path, meant=None if meant in taken else meant)
 
@@ -176,6 +205,8 @@ def _record_value(group: list[_Wrong], model: type[BaseModel], value: Any, path:
             message = first.message.removeprefix("Value error, ")
             if value is None:
                 message = f"nothing is written here: {message.partition(': ')[2]}"
+            elif isinstance(value, bool | list | dict):
+                message = shown(written) + message.removeprefix(repr(value))
         case "string_pattern_mismatch":
             message = f"must be {_PATTERNS.get(first.context['pattern'], first.context['pattern'])}"
         case "greater_than_equal":
@@ -185,6 +216,8 @@ def _record_value(group: list[_Wrong], model: type[BaseModel], value: Any, path:
         case "too_short" | "too_long":
             entries = first.context.get("min_length") or first.context["max_length"]
             message = "must not be empty" if entries == 1 else f"must have {entries} entries"
+            log.error(path, message, _example(path))
+            return
         case "string_too_short" | "string_too_long":
             message = f"must be one character, not {shown(written)}"
         case "union_tag_invalid":
@@ -214,13 +247,26 @@ def _value_hint(path: FieldPath, value: Any, choices: list[Any], expected: list[
             return f"write {str(value.lower() in ('yes', 'on', 'true')).lower()}"
         if value == "*" and path[-1] == "select":
             return "to keep all columns leave `select` out"
+        if path[-1] in _FIELD_MEANT and is_duration(value):
+            return f"write {_FIELD_MEANT[str(path[-1])].format(value)}"
+        if path[-1] == "late" and value in ("drop", "side_output"):
+            return f"write {{then: {value}}}"
+        if (example := _example(path)) is not None:
+            return example
         if expected == ["a list"]:
             return f'a list of one is written ["{log.document.as_written.get(path, value)}"]'
+    if (example := _example(path)) is not None:
+        return example
     if path[-1] == "timestamp":
         return "write it like 2026-01-01T00:00:00Z"
     if isinstance(value, int | float) and "text" in expected:
         return f'write it in quotes: "{str(value).lower()}"'
     return None
+
+
+def _example(path: FieldPath) -> str | None:
+    example = _EXAMPLES.get(str(path[-1]))
+    return None if example is None else f"for example {example}"
 
 
 def _empty_hint(path: FieldPath) -> str | None:

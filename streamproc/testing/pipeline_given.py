@@ -252,6 +252,10 @@ class GivenReader:
         """Nothing is behind that was not given yet."""
         return 0
 
+    def listening(self) -> bool:
+        """Rows are given here."""
+        return True
+
     async def close(self) -> None:
         """Nothing to release."""
 

@@ -75,6 +75,27 @@ async def test_hot_keys(kafka: Broker, tmp_path: Path) -> None:
 
 
 @pytest.mark.kafka
+async def test_partitions_are_not_idle_while_the_broker_is_away(kafka: Broker, tmp_path: Path) -> None:
+    """One partition is far behind the other, and both are silent for longer than `idle_after`: they cannot be heard."""
+    orders = KafkaOrders(kafka, tmp_path, partitions=2)
+    orders.pipeline["sources"]["orders"]["event_time"]["idle_after"] = "4s"
+    orders.write()
+    orders.produce(100)
+    end = {"id": -1, "account": "end", "amount": 0, "at": BASE_MS + FAR_MS}
+    kafka.produce(orders.topics["orders"], [json.dumps(end).encode()], partition=0)
+    async with running(orders.file) as run:
+        await run.checkpoints(2)
+        kafka.pause()
+        await asyncio.sleep(6)
+        kafka.resume()
+        await asyncio.to_thread(orders.produce, 100)
+        orders.close_windows()
+        await run.until_seen(lambda: orders.sums() == orders.expected_sums())
+        await run.stop()
+        assert run.status.late_records == 0
+
+
+@pytest.mark.kafka
 @pytest.mark.parametrize("parallelism", [1, 2])
 async def test_a_silent_partition_holds_nobody_back_for_longer_than_said(
     kafka: Broker, tmp_path: Path, parallelism: int

@@ -49,7 +49,7 @@ def main() -> int:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--query", default="all", help="names of known queries, or SQL files, with commas")
+    parser.add_argument("--query", default="all", help="all, extra, names of known queries, or SQL files, with commas")
     parser.add_argument(
         "--steps", type=Path, action="append", default=[], help="a YAML of steps for the query alike named"
     )
@@ -71,7 +71,10 @@ def _chosen(options: argparse.Namespace) -> list[tuple[Query, list[Query]]]:
     known = {query.name: query for query in known_queries("sql")}
     steps = {query.name: query for query in known_queries("steps")}
     steps |= {path.stem: Query(path.stem, path) for path in options.steps}
-    names = list(known) if options.query == "all" else options.query.split(",")
+    extra = {query.name: query for query in known_queries("extra")}
+    groups = {"all": list(known), "extra": list(extra)}
+    names = [name for word in options.query.split(",") for name in groups.get(word, [word])]
+    known |= extra
     chosen = []
     for name in names:
         sql = known.get(name) or Query(Path(name).stem, Path(name).resolve())

@@ -1,8 +1,8 @@
 """The pipeline that runs one query here: Nexmark's three topics as sources, the query as SQL or as steps, a Kafka sink.
 
-A query is a file of Flink SQL (`queries/qN.sql`, or one from elsewhere) or a YAML mapping of steps (`steps/qN.yaml`).
-A line `-- key: a,b` (`# key: a,b` in YAML) says that the result is updated, and by which columns. A file of steps may
-hold `sources:` beside its `steps:`; what the sink reads is the step called `result`, else the last one.
+A query is a file of Flink SQL (`queries/qN.sql`, `extra/*.sql`, or one from elsewhere) or a YAML mapping of steps
+(`steps/qN.yaml`). A line `-- key: a,b` (`# key: a,b` in YAML) says that the result is updated, and by which columns.
+A file of steps may hold `sources:` beside its `steps:`; what the sink reads is the step called `result`, else the last.
 """
 
 from __future__ import annotations
@@ -83,8 +83,9 @@ class Query:
 
 
 def known_queries(form: str) -> list[Query]:
-    """Every query of this folder in one form, in the order of their numbers."""
-    paths = (FOLDER / "queries").glob("*.sql") if form == "sql" else (FOLDER / "steps").glob("*.yaml")
+    """Nexmark's queries in one form, in the order of their numbers; `extra` are queries beside Nexmark's."""
+    folder, ending = {"sql": ("queries", "sql"), "steps": ("steps", "yaml"), "extra": ("extra", "sql")}[form]
+    paths = (FOLDER / folder).glob(f"*.{ending}")
     return [Query(path.stem, path) for path in sorted(paths, key=lambda path: (_number(path.stem), path.stem))]
 
 

@@ -1,4 +1,4 @@
-"""Nexmark's queries over the kept input give Flink's rows: as SQL in three subtasks, as steps in one."""
+"""Nexmark's queries and others over the kept input give Flink's rows: as SQL in three subtasks, as steps in one."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from tests.oracle.kept import FOLDER
 from tests.oracle.pipelines import Query, file_pipeline, known_queries
 from tests.oracle.rows import Result, cell, difference, from_csv
 
-QUERIES = [(query, 3) for query in known_queries("sql")] + [(query, 1) for query in known_queries("steps")]
+QUERIES = [(query, 3) for form in ("sql", "extra") for query in known_queries(form)]
+QUERIES += [(query, 1) for query in known_queries("steps")]
 
 
 @pytest.mark.parametrize(("query", "parallelism"), QUERIES, ids=lambda value: getattr(value, "name", value))

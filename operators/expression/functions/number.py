@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import polars as pl
@@ -78,6 +79,35 @@ def _log10(call: Call) -> Value:
 @function("number", "log2")
 def _log2(call: Call) -> Value:
     return _log(call, 2.0)
+
+
+def _register_angles() -> None:
+    """`sin(x)` and so on, in radians."""
+    for name in (
+        "sin",
+        "cos",
+        "tan",
+        "cot",
+        "arcsin",
+        "arccos",
+        "arctan",
+        "sinh",
+        "cosh",
+        "tanh",
+        "degrees",
+        "radians",
+    ):
+        function("number", name.replace("arc", "a"))(
+            lambda call, name=name: Value(getattr(as_float(call.args[0]), name)(), FLOAT64)  # type: ignore[misc]
+        )
+
+
+_register_angles()
+
+
+@function("", "pi")
+def _pi(call: Call) -> Value:
+    return Value(pl.lit(math.pi), FLOAT64)
 
 
 @function("number, number", "mod")

@@ -79,6 +79,36 @@ def _concat(call: Call) -> Value:
     return _text(pl.concat_str([arg.expr for arg in call.args], ignore_nulls=False))
 
 
+@function("'text', text, …", "concat_ws")
+def _concat_ws(call: Call) -> Value:
+    """The texts that are not null, with the separator between them."""
+    return _text(pl.concat_str([arg.expr for arg in call.args[1:]], separator=call.text(0), ignore_nulls=True))
+
+
+@function("text, 'int'", "repeat")
+def _repeat(call: Call) -> Value:
+    count = call.integer(1, 0)
+    if count > 1_000:
+        raise ExpressionError(f"repeat: at most 1000 times, not {count}")
+    if count <= 0:
+        return _text(_empty(call[0]))
+    return _text(pl.concat_str([call[0]] * count, ignore_nulls=False))
+
+
+@function("text", "initcap")
+def _initcap(call: Call) -> Value:
+    """Every word with a capital and small letters; a word is letters and digits."""
+    return _text(call[0].str.to_titlecase())
+
+
+@function("text, 'text', 'text'", "translate")
+def _translate(call: Call) -> Value:
+    """Every character of the second text becomes the one at the same place in the third, or nothing."""
+    wanted, given = call.text(1), call.text(2)
+    table = {c: given[i : i + 1] for i, c in reversed(list(enumerate(wanted)))}
+    return _text(call[0].str.replace_many(table) if table else call[0])
+
+
 @function("text, int", "left")
 def _left(call: Call) -> Value:
     return _text(call[0].str.head(call[1].cast(INT64).clip(0)))

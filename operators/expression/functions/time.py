@@ -46,12 +46,23 @@ _PLURALS: Final = {unit + "s": unit for unit in (*_PARTS, *_TRUNCATE)}
 _JAVA_PATTERN: Final = (
     ("yyyy", "%Y"),
     ("yy", "%y"),
+    ("MMMM", "%B"),
+    ("MMM", "%b"),
     ("MM", "%m"),
+    ("M", "%-m"),
     ("dd", "%d"),
+    ("d", "%-d"),
+    ("DDD", "%j"),
+    ("EEEE", "%A"),
+    ("EEE", "%a"),
     ("HH", "%H"),
+    ("H", "%-H"),
     ("hh", "%I"),
+    ("h", "%-I"),
     ("mm", "%M"),
+    ("m", "%-M"),
     ("ss", "%S"),
+    ("s", "%-S"),
     ("SSSSSS", "%6f"),
     ("SSS", "%3f"),
     ("a", "%p"),
@@ -106,6 +117,17 @@ def _to_timestamp(call: Call) -> Value:
         micros = (call.guard(value.expr).cast(pl.Float64) * 1e6).round().cast(INT64)
         return Value(bounded(micros.cast(TIMESTAMP), TIMESTAMP), TIMESTAMP)
     raise ExpressionError(f"to_timestamp takes seconds since the epoch or text, not {type_name(value.dtype)}")
+
+
+@function("text, 'text'", "parse_timestamp")
+def _parse_timestamp(call: Call) -> Value:
+    """Text in a pattern like `dd.MM.yyyy HH:mm`; null where it is none."""
+    pattern = _strftime_pattern(call.text(1))
+    try:
+        pl.Series([""]).str.to_datetime(pattern, strict=False)
+    except pl.exceptions.PolarsError:
+        raise ExpressionError(f"{call.text(1)!r} does not tell a whole moment") from None
+    return Value(call[0].str.to_datetime(pattern, time_unit="ms", strict=False, time_zone="UTC"), TIMESTAMP_MS)
 
 
 @function("any", "epoch_ms")

@@ -8,6 +8,7 @@ a slow pipeline slows its source down.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import defaultdict, deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -39,6 +40,7 @@ _ENOUGH_BYTES: Final = 32 << 20  # the same for all partitions together
 _WAIT_MS: Final = 500
 _SHORT_WAIT_MS: Final = 10  # when partitions are left out of a request: they must not wait behind it
 _ERROR_PAUSE_S: Final = 0.2
+_ANSWER_S_MAX: Final = 2.0  # a broker that takes longer to say that there is nothing is away
 
 
 @dataclass(slots=True)
@@ -52,6 +54,7 @@ class PartitionFeed:
     fetch_from: int = field(init=False)
     waiting: deque[tuple[RawBatch, bool]] = field(default_factory=deque)  # and whether its records may be read
     waiting_bytes: int = 0
+    heard_s: float = field(default_factory=time.monotonic)  # when a broker answered last
 
     def __post_init__(self) -> None:
         self.fetch_from = self.position
@@ -132,6 +135,11 @@ class Fetcher:
                 self._asking[leader] = task
                 task.add_done_callback(lambda done, leader=leader: self._asked(leader, done))  # type: ignore[misc]
 
+    def listening(self) -> bool:
+        """Whether each partition has something here, or its broker has just said that there is nothing."""
+        since_s = time.monotonic() - _ANSWER_S_MAX
+        return all(feed.fetched or feed.waiting or feed.heard_s >= since_s for feed in self.feeds.values())
+
     async def close(self) -> None:
         """Ask no more."""
         self._closed = True
@@ -204,6 +212,7 @@ class Fetcher:
     def _take(self, feed: PartitionFeed, version: int, answer: list[Any]) -> None:
         """`answer`: high watermark, last stable offset, …, aborted transactions, (preferred replica,) batches."""
         committed = self._isolation == "read_committed"
+        feed.heard_s = time.monotonic()
         feed.end = answer[1] if committed else answer[0]
         aborted = (answer[-3] if version >= 11 else answer[-2]) or ()
         try:

@@ -115,6 +115,10 @@ class KafkaReader:
         """Offsets between our positions and the ends of our partitions as last heard."""
         return None if self._fetcher is None else sum(feed.lag() for feed in self._feeds_now())
 
+    def listening(self) -> bool:
+        """Whether brokers answer for each of our partitions."""
+        return self._fetcher is not None and self._fetcher.listening()
+
     async def close(self) -> None:
         """Stop fetching and disconnect; idempotent."""
         if self._watching is not None:

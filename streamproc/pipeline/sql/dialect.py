@@ -21,7 +21,8 @@ from streamproc.pipeline.sql.fault import SqlFault
 TEXT_LENGTH_MAX: Final = 50_000
 _DEPTH_MAX: Final = 300
 WINDOW_FUNCTIONS: Final = ("TUMBLE", "HOP", "CUMULATE", "SESSION")
-_THERE_ARE: Final = f"there are {', '.join(WINDOW_FUNCTIONS)}"
+_ARGUMENTS: Final = ("SLIDE", "STEP", "GAP", "0", "SIZE", "1", "OFFSET", "2", "3")  # in the order of their meaning
+_AFTER_PARTITION: Final = ("DESCRIPTOR", "TIMECOL")
 
 
 class WindowedTable(exp.Expression):
@@ -44,6 +45,7 @@ class FlinkSql(StreamSql):
         IDENTIFIERS: ClassVar[list[Any]] = ["`"]
 
     class Parser(StreamSql.Parser):
+        FUNC_TOKENS: ClassVar[set[TokenType]] = StreamSql.Parser.FUNC_TOKENS | {TokenType.SESSION}
         FUNCTION_PARSERS: ClassVar[dict[str, Callable[..., Any]]] = {
             **StreamSql.Parser.FUNCTION_PARSERS,
             "FLOOR": lambda self: self._parse_rounding("floor"),
@@ -69,26 +71,53 @@ class FlinkSql(StreamSql):
                 self.raise_error(f"not a window function: {name}")
             self._advance()
             self._match_l_paren()
+            self._parse_argument_name()
             self._match(TokenType.TABLE)
             table = self._parse_table_parts()
-            partition = []
+            partition: list[Any] = []
             if self._match(TokenType.PARTITION_BY):
-                partition.append(self._parse_column())
-                while self._match(TokenType.COMMA) and self._curr and self._curr.text.upper() != "DESCRIPTOR":
+                if self._match(TokenType.L_PAREN):
+                    partition += self._parse_csv(self._parse_column)
+                    self._match_r_paren()
+                else:
+                    partition.append(self._parse_column())
+                while self._match(TokenType.COMMA) and self._curr and self._curr.text.upper() not in _AFTER_PARTITION:
                     partition.append(self._parse_column())
             else:
                 self._match(TokenType.COMMA)
+            self._parse_argument_name()
             if not self._match_text_seq("DESCRIPTOR"):
                 self.raise_error("Expecting DESCRIPTOR")
             self._match_l_paren()
             time = self._parse_column()
             self._match_r_paren()
-            sizes = self._parse_csv(self._parse_assignment) if self._match(TokenType.COMMA) else []
+            sizes: dict[str, Any] = {}
+            while self._match(TokenType.COMMA):
+                given = self._parse_argument_name() or f"{len(sizes)}"
+                sizes[given] = self._parse_assignment()
             self._match_r_paren()
+            ordered = [sizes[word] for word in sorted(sizes, key=_ARGUMENTS.index)]
             named = exp.Identifier(this=name).update_positions(function)
             return self.expression(
-                WindowedTable(this=table, function=named, partition=partition, time=time, expressions=sizes)
+                WindowedTable(this=table, function=named, partition=partition, time=time, expressions=ordered)
             )
+
+        def _parse_argument_name(self) -> str | None:
+            """`SIZE => …`; arguments after the time may then stand in any order."""
+            if self._next is None or self._next.token_type != TokenType.FARROW:
+                return None
+            name = str(self._curr.text).upper()
+            if name not in _ARGUMENTS and name not in _AFTER_PARTITION and name != "DATA":
+                self.raise_error(f"not an argument of a window: {name}")
+            self._advance(2)
+            return name
+
+        def _parse_interval(self, *args: Any, **options: Any) -> Any:
+            """`SECOND(3)`, a unit with its digits, is the unit."""
+            node = super()._parse_interval(*args, **options)
+            if isinstance(node, exp.Interval) and isinstance(unit := node.args.get("unit"), exp.Anonymous):
+                node.set("unit", exp.Var(this=str(unit.this).upper()))
+            return node
 
         def _parse_rounding(self, name: str) -> exp.Expression:
             """`FLOOR(ts TO HOUR)` beside the functions of numbers."""
@@ -96,7 +125,7 @@ class FlinkSql(StreamSql):
             if self._match_text_seq("TO"):
                 unit = self._parse_var(any_token=True)
                 args = [exp.Literal.string(unit.name.lower() if unit else ""), *args]
-                name = "date_trunc" if name == "floor" else "ceil_to"
+                name += "_to"
             return self.expression(exp.Anonymous(this=name, expressions=args))
 
         def _parse_after_unit(self, name: str) -> exp.Expression:

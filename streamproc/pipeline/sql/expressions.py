@@ -7,9 +7,10 @@ Names are those of the draft, Flink's own functions become the project's, and wh
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
+from typing import Final, cast
 
 import polars as pl
+import sqlglot
 from sqlglot import exp
 
 from operators.element import Schema
@@ -18,11 +19,14 @@ from operators.expression.casting import target_type
 from operators.expression.nodes import is_aggregate
 from operators.expression.syntax import StreamSql
 from operators.types import name_of
+from streamproc.pipeline.sql.decimals import Exact, exact_type, keep, quotient
 from streamproc.pipeline.sql.fault import fault
 from streamproc.pipeline.sql.rows import Reference, Rows, identifier
 
 _DECIMAL_PRECISION_MAX: Final = 38
 _UNIT_MS: Final = {"second": 1_000, "minute": 60_000, "hour": 3_600_000, "day": 86_400_000, "week": 604_800_000}
+_SPREADS: Final = ("stddev", "stddev_samp", "stddev_pop", "variance", "var_samp", "var_pop")
+_UNIT_MONTHS: Final = ("month", "quarter", "year")
 
 
 def written(node: exp.Expression, rows: Rows) -> str:
@@ -113,8 +117,12 @@ def _cast_node(node: exp.Expression, schema: Schema) -> exp.Expression:
             name = _cast_name(target_type(target))
         except ExpressionError:
             return node  # told when the step is planned
+    if kind.startswith("timestamp") and [size.name for size in target.expressions] == ["0"]:
+        return _function("date_trunc", exp.Literal.string("second"), exp.Cast(this=node.this, to=_type(name)))
     node.set("to", _type(name))
     node.set("_type", None)
+    if name not in ("string", "binary") and type_of(node.this, schema) == pl.String():
+        node.set("this", _function("trim", node.this))
     return _as_text(node, schema) if name == "string" else node
 
 
@@ -136,19 +144,49 @@ def _as_text(node: exp.Expression, schema: Schema) -> exp.Expression:
 
 
 def _aggregate(node: exp.Expression, schema: Schema) -> exp.Expression:
-    """AVG has the type of what it averages: exact for integers, cut toward zero."""
+    """AVG has the type of what it averages: exact for integers, cut toward zero. So have the spreads of integers."""
     call = node.this if isinstance(node, exp.Filter) else node
-    if str(call.this).lower() != "avg" or len(call.expressions) != 1:
+    name = str(call.this).lower()
+    if name not in ("avg", *_SPREADS) or len(call.expressions) != 1:
         return node
     dtype = type_of(call.expressions[0], schema)
-    if dtype is None or not (dtype.is_integer() or isinstance(dtype, pl.Decimal)):
+    if dtype is not None and dtype.is_integer() and name in _SPREADS:
+        return _whole_spread(node, call, name)
+    if name != "avg" or dtype is None or not (dtype.is_integer() or isinstance(dtype, pl.Decimal)):
         return node
     total, count = node.copy(), node.copy()
     for copied, name in ((total, "sum"), (count, "count")):
         (copied.this if isinstance(copied, exp.Filter) else copied).set("this", name)
+    average = exp.Paren(this=exp.Div(this=total, expression=count))
     if isinstance(dtype, pl.Decimal):
-        total = _cast(total, f"decimal(38,{max(6, dtype.scale)})")
-    return exp.Paren(this=exp.Div(this=total, expression=count))
+        average.this.set("this", _cast(total, f"decimal(38,{max(6, dtype.scale)})"))
+        keep(average, Exact(_DECIMAL_PRECISION_MAX, max(6, dtype.scale)))
+    return average
+
+
+def _division(node: exp.Expression, schema: Schema) -> exp.Expression:
+    """A quotient of decimals has the digits that it has in Flink."""
+    left, right = exact_type(node.this, schema), exact_type(node.expression, schema)
+    if left is None or right is None or (left.whole and right.whole):
+        return node
+    dtype = quotient(left, right)
+    if dtype.scale > max(6, left.scale, right.scale):
+        node.set("this", _cast(node.this, f"decimal({_DECIMAL_PRECISION_MAX},{dtype.scale})"))
+    return keep(node, dtype)
+
+
+def _whole_spread(node: exp.Expression, call: exp.Expression, name: str) -> exp.Expression:
+    """A variance or deviation of integers as Flink has it, every quotient on the way cut; but it never overflows."""
+    (value,) = call.expressions
+    where = f" filter ({_sql(node.expression)})" if isinstance(node, exp.Filter) else ""
+    exact = f"cast({_sql(value)} as decimal(38,0))"
+    total, squares = f"sum({exact}){where}", f"sum({exact} * {exact}){where}"
+    count = f"count({_sql(value)}){where}"
+    mean = f"({total} * {total} - {total} * {total} % {count}) / {count}"
+    rest, divisor = f"({squares} - {mean})", count if name.endswith("_pop") else f"({count} - 1)"
+    variance = f"({rest} - {rest} % {divisor}) / {divisor}"
+    text = f"sqrt(cast({variance} as float64))" if name.startswith("stddev") else variance
+    return cast(exp.Expression, sqlglot.parse_one(f"cast({text} as int64)", read=StreamSql))
 
 
 def _call(node: exp.Expression, schema: Schema) -> exp.Expression:
@@ -173,19 +211,39 @@ def _to_timestamp_ltz(node: exp.Expression) -> exp.Expression:
 
 
 def _to_timestamp(node: exp.Expression) -> exp.Expression:
-    if len(node.expressions) > 1:
-        raise fault(node, "TO_TIMESTAMP with a format is not supported", "give it text like 2026-01-31 12:00:00")
-    return _function("to_timestamp", *node.expressions)
+    """Null where the text is no timestamp."""
+    value, *pattern = node.expressions
+    if pattern:
+        return _function("parse_timestamp", value, *pattern)
+    return exp.TryCast(this=value, to=_type("timestamp_ms"))
+
+
+def _to_date(node: exp.Expression) -> exp.Expression:
+    value, *pattern = node.expressions
+    if pattern:
+        return _cast(_function("parse_timestamp", value, *pattern), "date")
+    return exp.TryCast(this=value, to=_type("date"))
+
+
+def _unix_timestamp(node: exp.Expression) -> exp.Expression:
+    """Seconds of a text; without one it would be those of the clock."""
+    return _function("epoch", _to_timestamp(node)) if node.expressions else node
+
+
+def _from_unixtime(node: exp.Expression) -> exp.Expression:
+    seconds, *pattern = node.expressions
+    shape = pattern[0] if pattern else exp.Literal.string("yyyy-MM-dd HH:mm:ss")
+    return _function("date_format", _function("to_timestamp", seconds), shape)
 
 
 def _timestampdiff(node: exp.Expression) -> exp.Expression:
-    unit, start, end = _time_arguments(node)
+    unit, start, end = _time_arguments(node, tuple(_UNIT_MS))
     difference = exp.Sub(this=_function("epoch_ms", end), expression=_function("epoch_ms", start))
     return exp.Paren(this=exp.Div(this=exp.Paren(this=difference), expression=exp.Literal.number(_UNIT_MS[unit])))
 
 
 def _timestampadd(node: exp.Expression) -> exp.Expression:
-    unit, amount, moment = _time_arguments(node)
+    unit, amount, moment = _time_arguments(node, (*_UNIT_MS, *_UNIT_MONTHS))
     negative = isinstance(amount, exp.Neg)
     number = amount.this if negative else amount
     if not isinstance(number, exp.Literal):
@@ -194,12 +252,12 @@ def _timestampadd(node: exp.Expression) -> exp.Expression:
     return exp.Paren(this=(exp.Sub if negative else exp.Add)(this=moment, expression=interval))
 
 
-def _time_arguments(node: exp.Expression) -> tuple[str, exp.Expression, exp.Expression]:
+def _time_arguments(node: exp.Expression, units: tuple[str, ...]) -> tuple[str, exp.Expression, exp.Expression]:
     if len(node.expressions) != 3:
         raise fault(node, f"{node.this} takes a unit and two values")
     unit = node.expressions[0].name.lower()
-    if unit not in _UNIT_MS:
-        raise fault(node, f"{node.this} takes {', '.join(name.upper() for name in _UNIT_MS)}, not {unit.upper()}")
+    if unit not in units:
+        raise fault(node, f"{node.this} takes {', '.join(units).upper()}, not {unit.upper()}")
     return unit, node.expressions[1], node.expressions[2]
 
 
@@ -211,8 +269,23 @@ def _part(unit: str) -> Callable[[exp.Expression], exp.Expression]:
     return lambda node: _function("date_part", exp.Literal.string(unit), *node.expressions)
 
 
-def _no_ceiling(node: exp.Expression) -> exp.Expression:
-    raise fault(node, "CEIL(… TO …) is not supported", "write FLOOR(… TO …)")
+def _floor(node: exp.Expression) -> exp.Expression:
+    """The start of a unit; a week begins on Sunday."""
+    unit, moment = node.expressions
+    if unit.name != "week":
+        return _function("date_trunc", unit, moment)
+    day = exp.Interval(this=exp.Literal.string("1"), unit=exp.Var(this="DAY"))
+    monday = _function("date_trunc", unit, exp.Add(this=moment, expression=day))
+    return exp.Paren(this=exp.Sub(this=monday, expression=day.copy()))
+
+
+def _ceiling(node: exp.Expression) -> exp.Expression:
+    """The moment itself where it is a whole unit, else the start of the next one."""
+    unit, moment = node.expressions
+    start = _floor(node.copy())
+    step = exp.Interval(this=exp.Literal.string("1"), unit=exp.Var(this=unit.name.upper()))
+    whole = exp.If(this=exp.EQ(this=start, expression=moment.copy()), true=moment.copy())
+    return exp.Case(ifs=[whole], default=exp.Add(this=start.copy(), expression=step))
 
 
 _REWRITES: Final[dict[type[exp.Expression], Callable[[exp.Expression, Schema], exp.Expression]]] = {
@@ -220,6 +293,8 @@ _REWRITES: Final[dict[type[exp.Expression], Callable[[exp.Expression, Schema], e
     exp.Cast: _cast_node,
     exp.TryCast: _cast_node,
     exp.Filter: _filter,
+    exp.Div: _division,
+    exp.StrPosition: lambda node, schema: _function("strpos", node.this, node.args["substr"]),
 }
 _CALLS: Final[dict[str, Callable[[exp.Expression], exp.Expression]]] = {
     "to_timestamp_ltz": _to_timestamp_ltz,
@@ -228,7 +303,11 @@ _CALLS: Final[dict[str, Callable[[exp.Expression], exp.Expression]]] = {
     "timestampadd": _timestampadd,
     "locate": _swapped("strpos"),
     "dayofweek": _part("dow"),
-    "ceil_to": _no_ceiling,
+    "floor_to": _floor,
+    "ceil_to": _ceiling,
+    "to_date": _to_date,
+    "unix_timestamp": _unix_timestamp,
+    "from_unixtime": _from_unixtime,
     "char_length": lambda node: _function("length", *node.expressions),
     "character_length": lambda node: _function("length", *node.expressions),
 }

@@ -60,6 +60,7 @@ def grouped(
         rows = steps.stored(rows, needed=_read(keys, nodes))
     if windowed:
         keys = [key for key in keys if _window_column(key, rows) is None]
+    with_windows = rows
     rows, key_names = _with_key_columns(rows, keys, items, nodes, steps)
     windows = rows.windows if windowed else None
     if windows is not None and "session" in (windows.assign or {}) and set(windows.partition) != set(key_names):
@@ -90,7 +91,7 @@ def grouped(
         with_window_columns(result, "key")
     replacements = [(call, "aggregate", column) for call, column in names]
     replacements += [(key, "key", key_name) for key, key_name in zip(keys, key_names, strict=True)]
-    over_groups = [_over_groups(node, replacements, rows, windowed=windows is not None) for node in nodes]
+    over_groups = [_over_groups(node, replacements, with_windows, windowed=windows is not None) for node in nodes]
     new_items = [replace(item, node=node) for item, node in zip(items, over_groups, strict=False)]
     return result, new_items, over_groups[-1] if having is not None else None
 
@@ -109,11 +110,11 @@ def distinct(rows: Rows, steps: Steps, name: str) -> Rows:
 
 
 def _by_window(rows: Rows, keys: Sequence[exp.Expression]) -> bool:
-    """Whether groups are within windows: both ends of the window are keys."""
-    found = {_window_column(key, rows) for key in keys}
-    if rows.windows is None or not found & {WINDOW_START, WINDOW_END}:
+    """Whether groups are within windows: both ends of the window are keys, or one where that tells the other."""
+    found = {_window_column(key, rows) for key in keys} & {WINDOW_START, WINDOW_END}
+    if rows.windows is None or not found:
         return False
-    if not {WINDOW_START, WINDOW_END} <= found:
+    if len(found) < 2 and rows.windows.size_ms is None:
         missing = ({WINDOW_START, WINDOW_END} - found).pop()
         raise fault(keys[0], f"{missing} is missing in GROUP BY", "groups of a window need window_start and window_end")
     return True

@@ -6,14 +6,15 @@ FOR SYSTEM_TIME AS OF a join with versions, and everything else a regular join.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from sqlglot import exp
 
+from operators.explanation import duration_text
 from operators.expression.syntax import offset_of
-from streamproc.pipeline.spec import JoinKind, duration_text
+from streamproc.pipeline.spec import JoinKind
 from streamproc.pipeline.sql.bounds import interval_of
 from streamproc.pipeline.sql.expressions import over, written
 from streamproc.pipeline.sql.fault import SqlFault, fault
@@ -28,30 +29,16 @@ from streamproc.pipeline.sql.rows import (
     column_name,
     conjuncts,
     plain,
+    reference,
     tables,
     unique_name,
 )
 from streamproc.pipeline.sql.steps import Steps, part_of_name
-from streamproc.pipeline.sql.windows import WINDOW_END, WINDOW_START
+from streamproc.pipeline.sql.subqueries import Side, Source, Tables, half_join, resolved_condition, subquery_of
+from streamproc.pipeline.sql.windows import WINDOW_END, WINDOW_START, WINDOW_TIMES
 
-Tables = Mapping[str, Callable[[], Rows]]
 _BEFORE_LEFT: Final = ("inner", "left", "semi", "anti")  # a filter of the left rows after the join may run before it
 _ON_RIGHT: Final = ("inner", "left", "semi", "anti")  # a condition of the match on right rows alone may, too
-
-
-class Source(Protocol):
-    """Gives the rows of what stands in FROM."""
-
-    steps: Steps
-
-    def table(self, node: exp.Expression, name: str, tables: Tables) -> tuple[str, Rows]:
-        """The alias and the rows of a table."""
-
-    def rows(self, query: exp.Expression, name: str, tables: Tables) -> Rows:
-        """The rows of a query."""
-
-    def settled(self, rows: Rows) -> Rows:
-        """Rows that have no ranking without a limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,23 +47,6 @@ class Joined:
 
     rows: Rows
     scope: Scope
-
-
-@dataclass(frozen=True, slots=True)
-class _Side:
-    """A table to be joined."""
-
-    alias: str
-    rows: Rows
-    kind: JoinKind
-    conditions: list[exp.Expression]  # resolved
-    as_of: exp.Expression | None = None
-    at: exp.Expression | None = None
-
-    @property
-    def read(self) -> list[exp.Expression]:
-        """What the join itself reads."""
-        return [*self.conditions, *([self.as_of] if self.as_of is not None else [])]
 
 
 def join_all(source: Source, query: exp.Select, name: str, reach: Tables) -> Joined:
@@ -88,23 +58,26 @@ def join_all(source: Source, query: exp.Select, name: str, reach: Tables) -> Joi
     nodes = [query.args["from_"].this, *(join.this for join in joins)]
     for node in nodes:
         alias, rows = source.table(node, name, reach)
+        if alias in found and isinstance(node, exp.Subquery) and not node.alias:
+            alias = unique_name(alias, found)
+            rows = replace(rows.called(alias), name=f"{name}.{alias}")
         if alias in found:
             raise fault(node, f"two tables are called '{alias}'", "give one an alias")
         if isinstance(rows, Ranking):
             rows, conditions = limited(rows, conditions, query, source.steps)
         found[alias] = source.steps.stored(rows) if joins and "aggregate" in rows.draft else rows
-    scope = Scope(found)
     aliases = list(found)
+    scope = Scope(found, _common_columns(found, joins))
     sides = [_side(alias, found[alias], join, scope) for alias, join in zip(aliases[1:], joins, strict=True)]
     plain_conditions: list[exp.Expression] = []
     for condition in conditions:
-        if calls := aggregate_calls(condition):
-            raise fault(calls[0], "an aggregate cannot stand in WHERE", "write it in HAVING")
-        subquery = _subquery(condition)
+        subquery = subquery_of(condition)
         if subquery is None:
-            plain_conditions.append(_resolved_condition(condition, scope))
+            if calls := aggregate_calls(condition):
+                raise fault(calls[0], "an aggregate cannot stand in WHERE", "write it in HAVING")
+            plain_conditions.append(resolved_condition(condition, scope))
         else:
-            side, more = _half_join(source, condition, subquery, scope, name, reach)
+            side, more = half_join(source, condition, subquery, scope, name, reach)
             sides.append(side)
             plain_conditions += more
     builder = _Joins(source.steps, name, _needed(query, scope))
@@ -120,7 +93,7 @@ class _Joins:
         self._name = name
         self._needed = needed
 
-    def all(self, rows: Rows, alias: str, sides: Sequence[_Side], where: list[exp.Expression]) -> Rows:
+    def all(self, rows: Rows, alias: str, sides: Sequence[Side], where: list[exp.Expression]) -> Rows:
         """`rows` joined with every side; `where` holds for the result."""
         known, left_name = {alias}, alias
         for position, side in enumerate(sides):
@@ -168,7 +141,7 @@ class _Joins:
         places = {**rows.places, (word,): rows.places.get((word,), offset_of(conditions[0]) or 0)}
         return replace(rows, draft={**rows.draft, word: " and ".join(texts)}, places=places)
 
-    def _join(self, left: Rows, left_name: str, right: Rows, side: _Side, needed: set[Column]) -> Rows:
+    def _join(self, left: Rows, left_name: str, right: Rows, side: Side, needed: set[Column]) -> Rows:
         """`needed`: the columns that are read after this join."""
         left, right, conditions = self._with_match_columns(left, right, side)
         needed = needed | _read([*conditions, *side.read])
@@ -193,6 +166,9 @@ class _Joins:
         elif left.timed and right.timed and (interval := interval_of(conditions, left, right)) is not None:
             join["within"] = [duration_text(interval.lowest_ms), duration_text(interval.highest_ms)]
             conditions = interval.rest
+            if side.kind in ("inner", "semi", "anti"):  # the time of a pair is the later one
+                both.times |= _times(left, "left", later=interval.highest_ms <= 0 or side.kind != "inner")
+                both.times |= _times(right, "right", later=interval.lowest_ms >= 0 and side.kind == "inner")
         else:
             if self._steps.ttl is not None:
                 join["ttl"] = self._steps.ttl
@@ -207,12 +183,14 @@ class _Joins:
         if in_windows and side.as_of is None:
             both.windows = left.windows
             _share_windows(both, side.kind)
+            kept = [name for name in ("left", "right") if side.kind in ("inner", name)]
+            both.times = {f"{name}.{column}": past for name in kept for column, past in WINDOW_TIMES.items()}
         if side.kind in ("semi", "anti"):
             both.columns = {column: expression for column, expression in both.columns.items() if column in columns}
         both.draft, both.places = {"join": join}, places
         return both
 
-    def _with_match_columns(self, left: Rows, right: Rows, side: _Side) -> tuple[Rows, Rows, list[exp.Expression]]:
+    def _with_match_columns(self, left: Rows, right: Rows, side: Side) -> tuple[Rows, Rows, list[exp.Expression]]:
         """An equality of expressions becomes one of columns, which are computed before the join."""
         conditions: list[exp.Expression] = []
         for condition in side.conditions:
@@ -234,125 +212,51 @@ class _Joins:
         return left, right, conditions
 
 
-def _side(alias: str, rows: Rows, join: exp.Expression, scope: Scope) -> _Side:
+def _side(alias: str, rows: Rows, join: exp.Expression, scope: Scope) -> Side:
     """One JOIN as written."""
-    if join.args.get("method") or join.args.get("using") or join.args.get("match_condition"):
-        raise fault(join, "NATURAL and USING joins are not supported", "write ON a.x = b.x")
+    if join.args.get("method") or join.args.get("match_condition"):
+        raise fault(join, "NATURAL joins are not supported", "write ON a.x = b.x or USING (x)")
     side, how = str(join.args.get("side") or "").lower(), str(join.args.get("kind") or "").lower()
     kinds: dict[str, JoinKind] = {"": "inner", "left": "left", "right": "right", "full": "full"}
     if how in ("semi", "anti") or side not in kinds:
         raise fault(join, f"{how.upper()} JOIN is not SQL of Flink", "write WHERE [NOT] EXISTS (…)")
     on = join.args.get("on")
     for condition in conjuncts(on):
-        if _subquery(condition) is not None:
+        if subquery_of(condition) is not None:
             raise fault(condition, "a subquery cannot stand in ON", "write it in WHERE")
-    conditions = [_resolved_condition(condition, scope) for condition in conjuncts(on)]
+    conditions = [resolved_condition(condition, scope) for condition in conjuncts(on)]
+    for part in join.args.get("using") or []:
+        own, others = (alias, part.name), [c for c in scope.columns if c[1] == part.name and c[0] != alias]
+        conditions.append(exp.EQ(this=reference(others[0], part), expression=reference(own, part)))
     version = join.this.args.get("version") if isinstance(join.this, exp.Table) else None
     as_of = scope.resolved(version.expression) if version is not None else None
     if as_of is not None and kinds[side] not in ("inner", "left"):
         raise fault(join, f"FOR SYSTEM_TIME AS OF goes with INNER and LEFT JOIN, not {side.upper()}")
-    return _Side(alias, rows, kinds[side], conditions, as_of, join)
+    return Side(alias, rows, kinds[side], conditions, as_of, join)
 
 
-def _check_as_of(side: _Side, left: Rows) -> None:
+def _common_columns(found: Mapping[str, Rows], joins: Sequence[exp.Expression]) -> dict[str, Column]:
+    """The columns of USING, and whose they are: those of the side that is always there. Raises SqlFault."""
+    common: dict[str, Column] = {}
+    aliases = list(found)
+    for position, join in enumerate(joins, 1):
+        for part in join.args.get("using") or []:
+            holders = [alias for alias in aliases[: position + 1] if (alias, part.name) in found[alias].columns]
+            if aliases[position] not in holders or len(holders) < 2:
+                raise fault(part, f"column '{part.name}' of USING is not in both tables", "write ON a.x = b.y")
+            side = str(join.args.get("side") or "").lower()
+            if side == "full" or len(holders) > 2:
+                raise fault(part, "USING is for two tables and not for a FULL JOIN", "write ON a.x = b.x")
+            common[part.name] = (holders[1] if side == "right" else holders[0], part.name)
+    return common
+
+
+def _check_as_of(side: Side, left: Rows) -> None:
     node = side.as_of
     assert node is not None
     name = left.physical(node.column) if isinstance(node, Reference) and node.column in left.columns else None
     if name is None or left.times.get(name) != 0:
         raise fault(node, "FOR SYSTEM_TIME AS OF takes the event time of the left table", "for example o.rowtime")
-
-
-def _subquery(condition: exp.Expression) -> exp.Expression | None:
-    """The [NOT] EXISTS or [NOT] IN (SELECT …) that a condition is."""
-    inner = condition
-    while isinstance(inner, exp.Not | exp.Paren):
-        inner = inner.this
-    if isinstance(inner, exp.Exists) or (isinstance(inner, exp.In) and inner.args.get("query") is not None):
-        return inner
-    if condition.find(exp.Exists, exp.Select) is not None:
-        raise fault(condition, "a subquery can only be [NOT] EXISTS or [NOT] IN, joined with AND", "write a join")
-    return None
-
-
-def _half_join(
-    source: Source, condition: exp.Expression, inner: exp.Expression, scope: Scope, name: str, reach: Tables
-) -> tuple[_Side, list[exp.Expression]]:
-    """A semi or anti join, and the conditions on the rows before it."""
-    negated = bool(inner.args.get("negate"))
-    at = condition
-    while at is not inner:
-        negated ^= isinstance(at, exp.Not)
-        at = at.this
-    kind: JoinKind = "anti" if negated else "semi"
-    if isinstance(inner, exp.Exists):
-        return _exists(source, inner, kind, scope, name, reach), []
-    name = f"{name}.{part_of_name(_first_table(inner.args['query']))}"
-    rows = source.settled(source.rows(inner.args["query"], name, reach)).called(name)
-    rows.name = name
-    given = inner.this.expressions if isinstance(inner.this, exp.Tuple) else [inner.this]
-    columns = [column for column in rows.columns if column not in rows.hidden]
-    if len(given) != len(columns):
-        raise fault(inner, f"the subquery of IN has {len(columns)} columns, not {len(given)}")
-    values = [scope.resolved(node) for node in given]
-    equal = [
-        exp.EQ(this=value.copy(), expression=Reference(alias=alias, name=column, fields=""))
-        for value, (alias, column) in zip(values, columns, strict=True)
-    ]
-    if not negated:
-        return _Side(name, rows, kind, list(equal), at=inner), []
-    if not _excludes_nulls(inner.args["query"]):
-        hint = "add WHERE … IS NOT NULL to the subquery, or write NOT EXISTS"
-        raise fault(inner, "NOT IN is never true once the subquery has given a null", hint)
-    known = [exp.Not(this=exp.Is(this=value.copy(), expression=exp.Null())) for value in values]
-    return _Side(name, rows, kind, list(equal), at=inner), list(known)
-
-
-def _first_table(query: exp.Expression) -> str:
-    table = query.find(exp.Table)
-    return table.name if table is not None else "in"
-
-
-def _exists(source: Source, node: exp.Expression, kind: JoinKind, scope: Scope, name: str, reach: Tables) -> _Side:
-    query = node.this
-    plain_parts = {"kind", "hint", "expressions", "from_", "where"}
-    odd = next((v for k, v in query.args.items() if v and k not in plain_parts), None)
-    if not isinstance(query, exp.Select) or odd is not None or query.args.get("from_") is None:
-        raise fault(
-            node, "the subquery of EXISTS is SELECT … FROM one table WHERE …", "put more into a subquery of FROM"
-        )
-    alias, rows = source.table(query.args["from_"].this, name, reach)
-    rows = source.settled(rows)
-    if any(alias == outer for outer, _ in scope.columns):
-        raise fault(query.args["from_"].this, f"two tables are called '{alias}'", "give the inner one an alias")
-    inside = Scope({alias: rows})
-    where = query.args.get("where")
-    conditions = [_correlated(c, inside, scope) for c in conjuncts(where.this if where is not None else None)]
-    return _Side(alias, rows, kind, conditions, at=node)
-
-
-def _correlated(condition: exp.Expression, inside: Scope, outside: Scope) -> exp.Expression:
-    """A condition of a subquery: its own names hide those of the query around it."""
-    holder = exp.Paren(this=condition.copy())
-    for column in list(holder.find_all(exp.Column)):
-        column.replace(inside.find(column) if inside.has(column) or not outside.has(column) else outside.find(column))
-    return holder.this  # type: ignore[no-any-return]
-
-
-def _resolved_condition(condition: exp.Expression, scope: Scope) -> exp.Expression:
-    resolved = scope.resolved(condition)
-    return resolved.this if isinstance(resolved, exp.Paren) and not isinstance(resolved.this, exp.Or) else resolved
-
-
-def _excludes_nulls(query: exp.Expression) -> bool:
-    select = query.this if isinstance(query, exp.Subquery) else query
-    where = select.args.get("where")
-    values = [item.this if isinstance(item, exp.Alias) else item for item in select.expressions]
-    kept = [
-        c.this.this
-        for c in conjuncts(where.this if where is not None else None)
-        if isinstance(c, exp.Not) and isinstance(c.this, exp.Is) and isinstance(c.this.expression, exp.Null)
-    ]
-    return all(value in kept for value in values)
 
 
 def _read(nodes: Sequence[exp.Expression]) -> set[Column]:
@@ -420,12 +324,22 @@ def _reads_windows(condition: exp.Expression, rows: Rows) -> bool:
 
 
 def _share_windows(rows: Rows, kind: JoinKind) -> None:
-    """Both sides of a row have one window: name it by the side that is always there."""
-    if kind != "full":
-        kept = "right" if kind == "right" else "left"
-        for column, expression in rows.columns.items():
-            if (column_name(expression) or "").partition(".")[2] in (WINDOW_START, WINDOW_END):
-                rows.columns[column] = _sided(expression, kept)
+    """Name the window of a row by the side that is always there; where both are, they have one window."""
+    if kind == "full":
+        rows.windows = None
+        return
+    kept = "right" if kind == "right" else "left"
+    for column, expression in rows.columns.items():
+        if kind == "inner" and (column_name(expression) or "").partition(".")[2] in (WINDOW_START, WINDOW_END):
+            rows.columns[column] = _sided(expression, kept)
+    # names are given in this order: that of the window goes to the side that is kept
+    of_side = {c: e for c, e in rows.columns.items() if (column_name(e) or "").startswith(f"{kept}.")}
+    rows.columns = of_side | rows.columns
+
+
+def _times(rows: Rows, side: str, *, later: bool) -> dict[str, int]:
+    """The columns of a side that tell the event time of a pair, where that side is the later one."""
+    return {f"{side}.{name}": past for name, past in rows.times.items()} if later else {}
 
 
 def _sided(expression: exp.Expression, side: str) -> exp.Expression:

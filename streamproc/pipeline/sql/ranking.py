@@ -167,9 +167,10 @@ def limited(
         windows=windows,
         timed=rows.timed,
         changelog=changelog,
-        times=dict(rows.times) if windows is not None else {},
+        times=dict(rows.times) if not changelog else {},
         places={**rows.places, (verb,): rows.offset},
         name=rows.name,
+        hidden=rows.hidden,
     )
     return result, rest
 
@@ -210,6 +211,9 @@ def _limit(node: exp.Expression, alias: str, rank: str) -> tuple[int, int] | Non
     """The lowest and the highest number that a condition lets pass."""
     if isinstance(node, exp.Paren):
         return _limit(node.this, alias, rank)
+    if isinstance(node, exp.Between) and not node.args.get("negate"):
+        low, high = (_limit(exp.LTE(this=node.this, expression=node.args[end]), alias, rank) for end in ("low", "high"))
+        return (max(1, low[1]), high[1]) if low is not None and high is not None else None
     kind: type[Any] = type(node)
     if kind not in _MIRRORED:
         return None

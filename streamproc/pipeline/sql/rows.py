@@ -104,14 +104,19 @@ def column_name(expression: exp.Expression) -> str | None:
 class Scope:
     """The tables of one FROM. Finds what names mean."""
 
-    def __init__(self, tables: Mapping[str, Rows]) -> None:
+    def __init__(self, tables: Mapping[str, Rows], common: Mapping[str, Column] | None = None) -> None:
+        """`common`: columns of USING by name, each the one of several that the name alone means."""
+        self._common = common or {}
         self.columns = [column for rows in tables.values() for column in rows.columns]
         self._hidden = frozenset[Column]().union(*(rows.hidden for rows in tables.values()))
         self._tables = tables
 
     def visible(self, alias: str | None = None) -> list[Column]:
         """What `*` or `alias.*` means."""
-        return [c for c in self.columns if c not in self._hidden and alias in (None, c[0])]
+        found = [c for c in self.columns if c not in self._hidden and alias in (None, c[0])]
+        if alias is None and self._common:
+            found = [*self._common.values(), *(c for c in found if c[1] not in self._common)]
+        return found
 
     def has(self, node: exp.Column) -> bool:
         """Whether a name means a column here."""
@@ -128,6 +133,8 @@ class Scope:
             names = [name for alias, name in self.visible(parts[0])]
             raise fault(node, f"unknown column '{parts[0]}.{parts[1]}'", _did_you_mean(parts[1], names))
         matches = [column for column in self.columns if column[1] == parts[0]]
+        if parts[0] in self._common:
+            matches = [self._common[parts[0]]]
         if len(matches) > 1:
             said = " and ".join(f"{alias}.{name}" for alias, name in matches)
             raise fault(node, f"column '{parts[0]}' is ambiguous: {said}", "write the table's alias before it")
@@ -146,9 +153,14 @@ class Scope:
         return holder.this  # type: ignore[no-any-return]
 
     def _reference(self, column: Column, fields: list[str], node: exp.Expression) -> Reference:
-        found = Reference(alias=column[0], name=column[1], fields=".".join(fields))
-        found.update_positions(node.find(exp.Identifier))
-        return found
+        return reference(column, node, fields)
+
+
+def reference(column: Column, at: exp.Expression, fields: Iterable[str] = ()) -> Reference:
+    """A column of the query, found under the name that stands at `at`."""
+    found = Reference(alias=column[0], name=column[1], fields=".".join(fields))
+    found.update_positions(at.find(exp.Identifier))
+    return found
 
 
 def references(node: exp.Expression) -> list[Reference]:

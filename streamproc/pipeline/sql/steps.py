@@ -17,6 +17,7 @@ from operators.element import Schema
 from streamproc.pipeline.sql.expressions import text_of
 from streamproc.pipeline.sql.fault import SqlFault
 from streamproc.pipeline.sql.rows import Column, Rows, StepPath, column_name, plain, unique_name
+from streamproc.pipeline.sql.windows import WINDOW_END, window_time
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,10 +85,12 @@ class Steps:
             draft["select"] = {new: text_of(expression, rows.schema) for new, expression in names.items()}
             kept = result
         else:
-            kept = rows.columns
+            kept = {c: e for c, e in rows.columns.items() if column_name(e) is not None}
             names = {str(column_name(expression)): expression for expression in kept.values()}
         stream, schema = self._planned(draft, rows.places, rows.name)
         times = {n: rows.times[old] for n, e in names.items() if (old := column_name(e)) in rows.times}
+        if rows.times.get(WINDOW_END) == 1:
+            times |= {n: 0 for n, e in names.items() if e == window_time()}
         return replace(
             rows,
             draft={"input": stream},

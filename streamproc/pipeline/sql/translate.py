@@ -6,7 +6,7 @@ more than two tables, keys that are computed and filters that can run before a j
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -18,6 +18,7 @@ from operators.expression.syntax import offset_of
 from streamproc.pipeline.sql.dialect import WindowedTable, parse_query, stream_name
 from streamproc.pipeline.sql.expressions import over, text_of, written
 from streamproc.pipeline.sql.fault import fault
+from streamproc.pipeline.sql.group_windows import without_group_window
 from streamproc.pipeline.sql.grouping import Item, aggregate_calls, distinct, grouped
 from streamproc.pipeline.sql.joins import join_all
 from streamproc.pipeline.sql.ranking import Ranking, is_over, ranking, rows_limit
@@ -44,6 +45,10 @@ _REFUSED: Final = {
     "connect": "CONNECT BY is not supported",
     "match": "MATCH_RECOGNIZE is not supported: write a `process` step",
 }
+_NO_AGGREGATES: Final = ("listagg", "string_agg", "collect", "json_arrayagg", "json_objectagg", "percentile")
+_THERE_ARE_AGGREGATES: Final = (
+    "there are COUNT, SUM, MIN, MAX, AVG, STDDEV, VARIANCE, FIRST_VALUE, LAST_VALUE, ARRAY_AGG"
+)
 Tables = Mapping[str, Callable[[], Rows]]  # common table expressions in reach
 
 
@@ -94,9 +99,8 @@ class _Query:
         elif isinstance(node, exp.Table):
             rows = self._named(node, tables).called(alias)
         elif isinstance(node, exp.Subquery):
-            _refuse_column_list(node)
             alias = alias or "subquery"
-            rows = self.rows(node.this, f"{name}.{part_of_name(alias)}", tables).called(alias)
+            rows = _renamed(self.rows(node.this, f"{name}.{part_of_name(alias)}", tables), node).called(alias)
         else:
             raise fault(node, f"{node.key.upper()} is not supported in FROM")
         rows.name = f"{name}.{part_of_name(alias)}"
@@ -119,6 +123,8 @@ class _Query:
             if ROWTIME not in stream.schema:
                 rows.columns["", ROWTIME] = plain(stream.event_time)
                 rows.hidden = frozenset({("", ROWTIME)})
+        elif stream.timed and ROWTIME in stream.schema:
+            rows.times[ROWTIME] = 0
         return rows
 
     def _with_common(self, query: exp.Expression, name: str, tables: Tables) -> Tables:
@@ -129,12 +135,11 @@ class _Query:
             raise fault(with_, "WITH RECURSIVE is not supported")
         reach = dict(tables)
         for cte in with_.expressions:
-            _refuse_column_list(cte)
-            reach[cte.alias] = self._common(cte.this, f"{name}.{part_of_name(cte.alias)}", dict(reach))
+            reach[cte.alias] = self._common(cte, f"{name}.{part_of_name(cte.alias)}", dict(reach))
         return reach
 
-    def _common(self, query: exp.Expression, name: str, tables: Tables) -> Callable[[], Rows]:
-        return lambda: self.rows(query, name, tables)
+    def _common(self, cte: exp.Expression, name: str, tables: Tables) -> Callable[[], Rows]:
+        return lambda: _renamed(self.rows(cte.this, name, tables), cte)
 
     def _union(self, query: exp.SetOperation, name: str, tables: Tables) -> Rows:
         if not isinstance(query, exp.Union):
@@ -163,6 +168,10 @@ class _Query:
             streams.append(step)
             if first is None:
                 first = Rows({}, {("", new): plain(new) for new in names}, schema, timed=rows.timed)
+            times = {
+                new for new, old in zip(names, visible, strict=True) if rows.times.get(rows.physical(old) or "") == 0
+            }
+            first.times = {new: 0 for new in times if len(streams) == 1 or new in first.times}
             first.timed &= rows.timed
             first.changelog |= rows.changelog
         assert first is not None
@@ -173,13 +182,18 @@ class _Query:
         _refuse(query)
         if query.args.get("from_") is None:
             raise fault(query, "FROM is missing")
+        names = [_name(node, number) for number, node in enumerate(query.expressions)]
+        query = without_group_window(query)
         joined = join_all(self, query, name, tables)
         rows = joined.rows
         scope = joined.scope
-        items = _items(query, scope)
+        items = _items(query, scope, names)
+        for item in items:
+            _refuse_aggregates(item.node)
         keys = [scope.resolved(key) for key in _group_keys(query)]
         having_node = query.args.get("having")
         having = scope.resolved(having_node.this) if having_node is not None else None
+        carried = _carried(query, scope, names)
         ranked = [item for item in items if is_over(item.node)]
         if keys or having is not None or any(aggregate_calls(item.node) for item in items):
             if ranked:
@@ -189,8 +203,10 @@ class _Query:
                 rows.draft["having"] = written(condition, rows)
                 rows.places["having",] = offset_of(having) or 0
         if ranked:
-            return ranking(rows, items, query, self.steps)
-        result = self._projected(rows, items)
+            found = ranking(rows, [*items, *carried], query, self.steps)
+            return replace(found, hidden=frozenset(("", item.name) for item in carried))
+        result = self._projected(rows, [*items, *carried])
+        result.hidden = frozenset(("", item.name) for item in carried)
         if query.args.get("distinct"):
             if query.args["distinct"].args.get("on"):
                 raise fault(query, "DISTINCT ON is not supported", "write ROW_NUMBER() … WHERE rn = 1")
@@ -207,9 +223,9 @@ class _Query:
         return replace(rows, columns=columns, hidden=frozenset())
 
 
-def _items(query: exp.Select, scope: Scope) -> list[Item]:
+def _items(query: exp.Select, scope: Scope, names: Sequence[str]) -> list[Item]:
     items: list[Item] = []
-    for number, node in enumerate(query.expressions, 1):
+    for node, called in zip(query.expressions, names, strict=True):
         star = node.this if isinstance(node, exp.Column) and isinstance(node.this, exp.Star) else node
         if isinstance(star, exp.Star):
             if any(star.args.get(word) for word in ("except_", "replace", "rename")):
@@ -221,14 +237,25 @@ def _items(query: exp.Select, scope: Scope) -> list[Item]:
             items += [Item(c, Reference(alias=a, name=c, fields=""), offset_of(node) or 0) for a, c in columns]
             continue
         value = node.this if isinstance(node, exp.Alias) else node
-        called = node.alias if isinstance(node, exp.Alias) else _implied_name(value, number)
         items.append(Item(called, scope.resolved(value), offset_of(value) or offset_of(node) or 0))
     return items
 
 
-def _implied_name(node: exp.Expression, number: int) -> str:
-    """As Flink calls a column without a name, but without its `$`."""
-    return node.name if isinstance(node, exp.Column) else f"expr_{number - 1}"
+def _carried(query: exp.Select, scope: Scope, names: Sequence[str]) -> list[Item]:
+    """The event time that `*` brings along where no column of a table is called so: it may still be named."""
+    if not any(node.find(exp.Star) and not aggregate_calls(node) for node in query.expressions) or ROWTIME in names:
+        return []
+    hidden = [column for column in scope.columns if column[1] == ROWTIME]
+    if len(hidden) != 1 or hidden[0] in scope.visible():
+        return []
+    return [Item(ROWTIME, Reference(alias=hidden[0][0], name=ROWTIME, fields=""), 0)]
+
+
+def _name(node: exp.Expression, number: int) -> str:
+    """What a column of a result is called; without a name as Flink calls it, counting from 0."""
+    if isinstance(node, exp.Alias):
+        return node.alias
+    return node.name if isinstance(node, exp.Column) else f"EXPR${number}"
 
 
 def _group_keys(query: exp.Select) -> list[exp.Expression]:
@@ -241,7 +268,7 @@ def _group_keys(query: exp.Select) -> list[exp.Expression]:
     for key in group.expressions:
         if isinstance(key, exp.Cube | exp.Rollup | exp.GroupingSets):
             raise fault(key, "GROUPING SETS, CUBE and ROLLUP are not supported", "write a UNION ALL of groupings")
-        if isinstance(key, exp.Literal):
+        if isinstance(key, exp.Literal) and not key.is_string:
             raise fault(key, "GROUP BY takes columns and expressions, not positions")
         if is_aggregate(key):
             raise fault(key, "an aggregate cannot be a key of GROUP BY")
@@ -254,13 +281,26 @@ def _refuse(query: exp.Select) -> None:
             raise fault(node[0] if isinstance(node, list) else node, message)
 
 
+def _refuse_aggregates(node: exp.Expression) -> None:
+    for call in node.find_all(exp.Anonymous):
+        if str(call.this).lower() in _NO_AGGREGATES:
+            raise fault(call, f"the aggregate {str(call.this).upper()} is not supported", _THERE_ARE_AGGREGATES)
+
+
 def _refuse_order(query: exp.Expression) -> None:
     for word in ("order", "limit", "offset"):
         if node := query.args.get(word):
             raise fault(node, f"{word.upper()} after a union is not supported", "write it in a query around it")
 
 
-def _refuse_column_list(node: exp.Expression) -> None:
+def _renamed(rows: Rows, node: exp.Expression) -> Rows:
+    """The rows with the names after an alias: `AS t(x, y)`. Raises SqlFault."""
     alias = node.args.get("alias")
-    if alias is not None and alias.args.get("columns"):
-        raise fault(alias, "a list of column names after an alias is not supported", "name columns with AS")
+    names = [column.name for column in alias.args.get("columns") or []] if alias is not None else []
+    if alias is None or not names:
+        return rows
+    visible = [column for column in rows.columns if column not in rows.hidden]
+    if len(names) != len(visible) or len(set(names)) != len(names) or isinstance(rows, Ranking):
+        raise fault(alias, f"{len(names)} names for {len(visible)} columns", "name columns with AS")
+    columns = {("", new): rows.columns[old] for new, old in zip(names, visible, strict=True)}
+    return replace(rows, columns=columns, hidden=frozenset())

@@ -10,13 +10,14 @@ from typing import Any, Final
 
 from sqlglot import exp
 
-from streamproc.pipeline.spec import duration_text
+from operators.explanation import duration_text
 from streamproc.pipeline.sql.dialect import WindowedTable
 from streamproc.pipeline.sql.fault import fault
 from streamproc.pipeline.sql.rows import ROWTIME, WINDOW_TIME, Rows, Windows, plain
 
 WINDOW_START: Final = "window_start"
 WINDOW_END: Final = "window_end"
+WINDOW_TIMES: Final = {WINDOW_END: 1, WINDOW_TIME: 0}  # how far columns of a window's result are past its time
 _UNIT_MS: Final = {
     "millisecond": 1,
     "second": 1_000,
@@ -75,13 +76,15 @@ def check_event_time(node: exp.Expression, rows: Rows) -> None:
     name = node.name
     if not rows.timed:
         raise fault(node, "a window needs event time, which this table has not", "give its source an `event_time`")
-    if name in (ROWTIME, WINDOW_TIME):
-        return
     columns = {column: rows.physical((alias, column)) for alias, column in rows.columns}
     if name not in columns:
+        if name in (ROWTIME, WINDOW_TIME):
+            return
         raise fault(node, f"unknown column '{name}'", "DESCRIPTOR(rowtime) names the event time of any table")
-    if rows.times.get(columns[name] or "") != 0:
-        raise fault(node, f"'{name}' is not the event time of this table", "write DESCRIPTOR(rowtime)")
+    of_window = any(c[1] == name and e == window_time() for c, e in rows.columns.items())
+    if rows.times.get(columns[name] or "") != 0 and not (of_window and rows.times.get(WINDOW_END) == 1):
+        hint = "DESCRIPTOR(rowtime) names that of any table; after a join it is the later of both"
+        raise fault(node, f"'{name}' is not the event time of this table", hint)
 
 
 def interval_ms(node: exp.Expression) -> int:

@@ -24,9 +24,12 @@ def plan(context: VerbContext, planned: PlannedStep) -> None:
     context.refuse_changelog(facts, path, "deduplicate", hint)
     key = named_columns(written.get("key") or []) or []
     check_key(key, facts.schema, (*path, "key"), log, windowed=False)
-    if wanted is not None and wanted.ttl is None and not facts.bounded and not part.is_wrong("deduplicate", "ttl"):
+    said = part.is_wrong("deduplicate", "ttl") or part.has("ttl")
+    if wanted is not None and wanted.ttl is None and not facts.bounded and not said:
         message = "remembers every key of input that never ends: its state would grow for ever"
-        log.error(path, message, "say for how long a key counts, for example `ttl: 1h`, or `ttl: forever`", at_key=True)
+        beside = " beside 'sql'" if context.in_query else ""
+        hint = f"say for how long a key counts, for example `ttl: 1h`{beside}, or `ttl: forever`"
+        log.error(path, message, hint, at_key=True)
     names = tuple(name for _, name in key)
     last = written.get("keep") == "last"
     planned.inputs[0].key = names

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from operators.element import Schema
+from operators.explanation import duration_text
 from operators.expression import ExpressionError, Scalar, TypeNotKnown, compile_scalar
 from operators.join.as_of import AsOfJoinSpec
 from operators.join.condition import SIDES, Condition, qualified, side_of, take_apart
@@ -22,11 +23,28 @@ from operators.window import WINDOW_TYPE
 from streamproc.pipeline import expressions
 from streamproc.pipeline.columns import AnyColumns, GuessedColumns, named_columns
 from streamproc.pipeline.logical import Changelog
-from streamproc.pipeline.spec import FOREVER, JoinSpec, WindowSpec, duration_text
+from streamproc.pipeline.spec import FOREVER, JoinSpec, WindowSpec
 from streamproc.pipeline.verbs import lookup
 from streamproc.pipeline.verbs.verb import InputFacts, PlannedInput, PlannedStep, VerbContext
 from streamproc.pipeline.verbs.windows import WINDOW_COLUMNS, aligned_window, check_window
 
+
+class _AnyLeft(AnyColumns):
+    """The columns of a pair of whose left side nothing is known."""
+
+    side = "left"
+
+    def __contains__(self, name: object) -> bool:
+        return dict.__contains__(self, name) or (isinstance(name, str) and side_of(name) == self.side)
+
+
+class _AnyRight(_AnyLeft):
+    """The columns of a pair of whose right side nothing is known."""
+
+    side = "right"
+
+
+_ANY_OF: Final = {"left": _AnyLeft, "right": _AnyRight}
 _FORMS: Final = ("within", "window", "as_of", "lookup")
 _WORDS: Final = {"within": "an interval join", "window": "a window join", "as_of": "an as-of join"}
 _REMEDIES: Final = (
@@ -148,9 +166,14 @@ def _check_form(context: VerbContext, join: JoinSpec) -> None:
     if forms and _given(context, "ttl"):
         log.error((*path, "ttl"), f"'ttl' is for a regular join: '{forms[0]}' says how long rows are kept", at_key=True)
     if not forms:
-        if not _given(context, "ttl") and not all(facts.bounded for facts in context.inputs):
+        said = _given(context, "ttl") or context.part.has("ttl") or context.part.has("window")
+        if not said and not all(facts.bounded for facts in context.inputs):
             message = "a join without 'within', 'window', 'as_of', 'lookup' or 'ttl' keeps every row for ever"
-            log.error(path, message, f"add {_REMEDIES}", at_key=True)
+            hint = f"add {_REMEDIES}"
+            if context.in_query:
+                message = "this join keeps every row for ever"
+                hint = "bound the times of its sides in ON, join in windows, or write `ttl: 1h` beside 'sql'"
+            log.error(path, message, hint, at_key=True)
         return
     form = forms[0]
     what, at = _WORDS[form], (*path, form)
@@ -197,8 +220,9 @@ def _columns(inputs: Sequence[InputFacts]) -> Schema:
     both: Schema = {}
     for side, facts in zip(SIDES, inputs, strict=True):
         both |= qualified(side, facts.schema)
-    if any(isinstance(facts.schema, AnyColumns) for facts in inputs):
-        return AnyColumns(both)
+    unknown = [isinstance(facts.schema, AnyColumns) for facts in inputs]
+    if any(unknown):
+        return AnyColumns(both) if all(unknown) else _ANY_OF[SIDES[unknown.index(True)]](both)
     return GuessedColumns(both) if any(isinstance(facts.schema, GuessedColumns) for facts in inputs) else both
 
 
@@ -218,6 +242,8 @@ def _read_later(context: VerbContext, result: Schema) -> set[str]:
     if isinstance(spec.select, list):
         named = named_columns(spec.select) or []
         texts, read = [], {name for _, name in named}
+        if not read <= everything:
+            return everything
     else:
         texts, read = list(spec.select.values()), set()
     for text in [*texts, *(text for text in (spec.where, spec.having) if text is not None)]:

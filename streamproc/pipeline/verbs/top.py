@@ -24,6 +24,9 @@ from streamproc.pipeline.verbs.verb import InputFacts, PlannedStep, VerbContext
 from streamproc.pipeline.verbs.windows import WINDOW_COLUMNS, aligned_window, check_window
 
 _DIRECTION: Final = re.compile(r"(?is)^(?P<text>.*\S)\s+(?P<direction>asc|desc)$")
+_OTHER_WORD: Final = re.compile(  # in place of a direction: any behind a column, the usual ones behind an expression
+    r"(?is)^(?:(?P<column>(?!not\b)[a-z_][\w.]*)\s+(?P<word>[a-z_]+)|(?P<text>.*\S)\s+(?P<usual>(?:a|de)scending|down|up))$"
+)
 _NULLS: Final = re.compile(r"(?i)\snulls\s+(first|last)$")
 
 
@@ -101,6 +104,10 @@ def _order(context: VerbContext, schema: Schema) -> list[tuple[Scalar, bool]] | 
             continue
         match = _DIRECTION.match(text.strip())
         expression = match["text"] if match else text.strip()
+        if (other := _OTHER_WORD.match(expression)) is not None:
+            said, by = other["word"] or other["usual"], other["column"] or other["text"]
+            log.error(at, f"'{said}' is no direction", f"write `{by} desc`, or `asc`")
+            continue
         scalar = expressions.scalar(expression, schema, at, log)
         if scalar is not None and isinstance(scalar.dtype, UNORDERED):
             log.error(at, f"rows cannot be ranked by a {type_name(scalar.dtype)}")
@@ -151,9 +158,12 @@ def _check_continuous(context: VerbContext, facts: InputFacts) -> None:
     if part.has("late"):
         message = "without a window no row is late"
         log.error((*part.path, "late"), message, "add a `window` to 'top', or leave 'late' out", at_key=True)
-    if wanted is not None and wanted.ttl is None and not facts.bounded and not part.is_wrong("top"):
+    said = part.is_wrong("top", "ttl") or part.is_wrong("top", "window") or part.has("ttl") or part.has("window")
+    if wanted is not None and wanted.ttl is None and not facts.bounded and not said:
         message = "keeps the best rows of every key of input that never ends: its state would grow for ever"
         hint = "bound it with a window (`window: {tumble: 1m}`) or a time to live (`ttl: 1h`, or `ttl: forever`)"
+        if context.in_query:
+            hint = "rank in the windows of a table function, or write `ttl: 1h` (or `ttl: forever`) beside 'sql'"
         log.error(path, message, hint, at_key=True)
 
 

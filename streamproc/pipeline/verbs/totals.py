@@ -22,9 +22,10 @@ def plan(context: VerbContext, planned: PlannedStep) -> None:
     schema = facts.schema
     _check_form(context, facts)
     every = _update_every_ms(context)
+    unsure = part.is_wrong("emit") or (every is None and not facts.bounded)  # has its fault: nobody knows what comes
     planned.side_outputs["late"] = schema
     planned.schema = AnyColumns()
-    planned.timed = facts.timed and every is not None
+    planned.timed = facts.timed and (every is not None or unsure)
     planned.event_time = None
     written = part.written["aggregate"]
     texts = expressions.whole_texts(written, spec.aggregate)
@@ -84,6 +85,8 @@ def _check_form(context: VerbContext, facts: InputFacts) -> None:
     if spec.ttl is None and not facts.bounded and not {"ttl", "window"} & part.broken:
         message = "an aggregate over input that never ends needs a window: its state would grow for ever"
         hint = "for example `window: {tumble: 1m}`; or say for how long a key counts: `ttl: 1h`, or `ttl: forever`"
+        if context.in_query:
+            hint = "group by the window of a table function, or write `ttl: 1h` (or `ttl: forever`) beside 'sql'"
         log.error((*part.path, "aggregate"), message, hint, at_key=True)
     elif spec.ttl is not None and part.has("emit") and spec.emit == "on_close":
         message = "without a window a group with a 'ttl' never closes"

@@ -15,6 +15,7 @@ from streamproc.pipeline.faults import FaultLog
 from streamproc.pipeline.logical import Changelog
 from streamproc.pipeline.shape import Part
 from streamproc.pipeline.spec import StepSpec
+from streamproc.pipeline.sql_log import SqlFaultLog
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +73,11 @@ class VerbContext:
     def path(self) -> FieldPath:
         """Where the step is."""
         return self.part.path
+
+    @property
+    def in_query(self) -> bool:
+        """Whether the step is part of a query: then it is no use to name fields of a step."""
+        return isinstance(self.log, SqlFaultLog)
 
     def need_event_time(self, facts: InputFacts, path: FieldPath, what: str) -> None:
         """A fault for each source behind an input that has no event time. `what`: `a window`."""

@@ -9,12 +9,13 @@ from collections.abc import Mapping
 from typing import Final
 
 from operators.element import Schema
+from operators.explanation import duration_text
 from operators.slices import Window
 from operators.types import UNKNOWN
 from operators.window import WINDOW_TYPE
 from streamproc.pipeline.document import FieldPath
 from streamproc.pipeline.faults import FaultLog
-from streamproc.pipeline.spec import WindowField, WindowSpec, duration_text
+from streamproc.pipeline.spec import WindowField, WindowSpec
 from streamproc.pipeline.suggest import listed
 
 WINDOW_COLUMNS: Final = ("window_start", "window_end")
@@ -35,9 +36,10 @@ def check_window(window: WindowField, schema: Schema, path: FieldPath, log: Faul
     given = [name for name in _SHAPES if getattr(window, name) is not None]
     if len(given) != 1:
         if given:
-            log.error(path, f"has both {listed(given)}: give one", at_key=True)
+            log.error(path, f"has both {listed(map(repr, given))}: give one", at_key=True)
         else:
-            log.error(path, f"needs {listed(_SHAPES, 'or')}", f"for example {_SHAPES['tumble']}", at_key=True)
+            needed = listed(map(repr, _SHAPES), "or")
+            log.error(path, f"needs {needed}", f"for example {_SHAPES['tumble']}", at_key=True)
         return
     every = window.tumble or 0
     for name in ("hop", "cumulate"):

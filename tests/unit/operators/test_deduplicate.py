@@ -131,6 +131,16 @@ def test_a_late_row_is_neither_first_nor_does_it_change_the_last(tmp_path: Path)
     assert last.rows() == [("a", 1, None)]
 
 
+def test_a_row_that_gets_its_first_while_it_waits_hides_no_later_one(tmp_path: Path) -> None:
+    first = KeyedSubtasks(KeepFirstSpec(("k",), SCHEMA, timed=True, ttl_ms=13), ["k"], tmp_path)
+    first.process(frame_of([Arrival(("a", 1, None), 40, 0), Arrival(("a", 2, None), 50, 0)], SCHEMA), WATERMARK_MIN)
+    first.on_watermark(45)  # 40 is the first row; 50, which it covers, still waits
+    first.process(frame_of([Arrival(("a", 3, None), 55, 45)], SCHEMA), WATERMARK_MIN)
+    first.on_watermark(WATERMARK_MAX)
+    assert first.rows() == [("a", 1, None), ("a", 3, None)]
+    first.close()
+
+
 def test_rocksdb_holds_what_memory_does(tmp_path: Path) -> None:
     step = KeyedSubtasks(KeepLastSpec(("k",), SCHEMA, timed=True), ["k"], tmp_path, rocks=True)
     for number in range(6):

@@ -48,6 +48,24 @@ def test_a_hash_of_many_rows_among_many_hashes() -> None:
     assert np.array_equal(rows, np.concatenate((hot, [1], hot)))
 
 
+def test_a_hot_hash_asked_for_often_comes_in_pieces() -> None:
+    """16,000 × 20,000 pairs: more than there is memory for."""
+    index = HashIndex()
+    for first in range(0, 20_000, 3000):
+        rows = np.arange(first, min(first + 3000, 20_000))
+        index.add(np.full(len(rows), 42, dtype=np.uint64), rows)
+    pieces = index.find_pieces(np.full(16_000, 42, dtype=np.uint64), 30_000)
+
+    at, rows = next(pieces)
+    assert np.array_equal(at, np.repeat([0, 1], [20_000, 10_000]))
+    assert np.array_equal(rows, np.arange(30_000) % 20_000)
+    at, rows = next(pieces)
+    assert np.array_equal(rows, np.arange(30_000, 60_000) % 20_000)
+
+
 def found(index: HashIndex, asked: list[int]) -> list[tuple[int, int]]:
     at, rows = index.find(np.array(asked, dtype=np.uint64))
+    pieces = list(index.find_pieces(np.array(asked, dtype=np.uint64), 3))
+    assert [len(piece.at) for piece in pieces] == [min(3, len(at) - first) for first in range(0, len(at), 3)]
+    assert [pair for piece in pieces for pair in zip(*piece, strict=True)] == list(zip(at, rows, strict=True))
     return list(zip(at.tolist(), rows.tolist(), strict=True))

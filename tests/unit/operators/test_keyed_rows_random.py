@@ -73,11 +73,19 @@ class Held:
         return f"{self.key} {self.number} at {self.time}{' marked' * self.mark}"
 
 
+def with_disk(backend: MemoryBackend, folder: Path) -> MemoryBackend:
+    """State stays in memory, rows beyond the budget do not."""
+    backend.spill_folder = lambda: folder  # type: ignore[method-assign]
+    return backend
+
+
 class Subtasks:
     """Rows of one name, spread over the subtasks of a step."""
 
-    def __init__(self, keys: Keys, folder: Path, *, rocks: bool, nulls_match: bool, timed: bool) -> None:
-        self.keys, self._folder, self._rocks = keys, folder, rocks
+    def __init__(
+        self, keys: Keys, folder: Path, *, rocks: bool, nulls_match: bool, timed: bool, memory_rows_max: int
+    ) -> None:
+        self.keys, self._folder, self._rocks, self._memory_rows_max = keys, folder, rocks, memory_rows_max
         self._nulls_match, self._timed = nulls_match, timed
         self._restores = self._checkpoints = 0
         self.parts: list[KeyedRows] = []
@@ -123,7 +131,9 @@ class Subtasks:
         self._backends = backends
         self.parts = [
             KeyedRows(
-                OperatorContext("step", index, MAX_PARALLELISM, backend.groups, backend),
+                OperatorContext(
+                    "step", index, MAX_PARALLELISM, backend.groups, backend, memory_rows_max=self._memory_rows_max
+                ),
                 "rows",
                 self.schema,
                 list(self.keys.types),
@@ -136,10 +146,10 @@ class Subtasks:
     def _backend(self, index: int, groups: KeyGroupRange, old: list[Path] | None) -> StateBackend:
         path = self._folder / f"db-{self._restores}-{groups.first}"
         if old is None:
-            return RocksBackend.create(path, groups) if self._rocks else MemoryBackend(groups)
+            return RocksBackend.create(path, groups) if self._rocks else with_disk(MemoryBackend(groups), path)
         if self._rocks:
             return RocksBackend.restore_clipped(path, groups, old)
-        return MemoryBackend.restore_clipped(groups, old)
+        return with_disk(MemoryBackend.restore_clipped(groups, old), path)
 
     def _ranges(self, parallelism: int) -> list[KeyGroupRange]:
         return [range_of_subtask(index, parallelism, MAX_PARALLELISM) for index in range(parallelism)]
@@ -193,7 +203,14 @@ def test_agrees_with_a_list_of_rows(rocks: bool) -> None:
         nulls_match, timed = data.draw(st.booleans(), label="nulls_match"), data.draw(st.booleans(), label="timed")
         tiny = data.draw(st.booleans(), label="tiny")
         with tempfile.TemporaryDirectory() as folder, few_hashes(bits), limits(tiny=tiny):
-            step = Subtasks(keys, Path(folder), rocks=rocks, nulls_match=nulls_match, timed=timed)
+            step = Subtasks(
+                keys,
+                Path(folder),
+                rocks=rocks,
+                nulls_match=nulls_match,
+                timed=timed,
+                memory_rows_max=data.draw(st.sampled_from([0, 20, 10**6]), label="memory_rows_max"),
+            )
             scenario(data, step, nulls_match=nulls_match, timed=timed)
             step.close()
 
@@ -255,6 +272,11 @@ def scenario(data: st.DataObject, step: Subtasks, *, nulls_match: bool, timed: b
                 renamed = {name: f"other_{name}" for name in step.keys.types}
                 for part, own in step.split(frame):
                     found = part.find(own.rename(renamed), on=list(renamed.values()))
+                    pieces = list(part.find_pieces(own.rename(renamed), on=list(renamed.values()), size=5))
+                    assert all(0 < len(piece.at) <= 5 for piece in pieces)
+                    assert [pair for piece in pieces for pair in zip(*piece, strict=True)] == [
+                        *zip(*found, strict=True)
+                    ]
                     pairs = list(zip(found.at.tolist(), found.ids.tolist(), strict=True))
                     assert pairs == sorted(set(pairs))
                     numbers_found = part.rows(found.ids).get_column("n").to_list()

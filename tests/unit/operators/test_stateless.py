@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
 from operators.connector import ERRORS_SCHEMA
-from operators.element import HIDDEN, ROW_WATERMARK, TIME, WATERMARK_MIN, Schema
+from operators.element import ROW_WATERMARK, TIME, WATERMARK_MIN, Schema
 from operators.expression import Scalar, compile_predicate, compile_scalar
 from operators.operator import Operator, OperatorContext, OperatorSpec, Output
 from operators.row_errors import RecordFailed
@@ -56,13 +56,13 @@ def test_a_projection_computes_columns_in_order_and_carries_the_hidden_ones() ->
     columns = {"upper": compile_scalar("upper(text)", SCHEMA), "id": compile_scalar("id + 1", SCHEMA)}
     operator, _ = created(ProjectSpec(columns, {"upper": pl.String(), "id": pl.Int64()}))
     result = process(operator, rows("a", "b"))["main"]
-    assert result.columns == ["upper", "id", *HIDDEN]
+    assert result.columns == ["upper", "id", TIME, ROW_WATERMARK]
     assert result.rows() == [("A", 1, 1000, 0), ("B", 2, 1001, 0)]
 
 
 def test_constants_alone_have_a_value_in_every_row() -> None:
     operator, _ = created(ProjectSpec({"one": compile_scalar("1", SCHEMA)}, {"one": pl.Int32()}))
-    frame = rows("a", "b", "c").drop(HIDDEN)
+    frame = rows("a", "b", "c").drop(TIME, ROW_WATERMARK)
     assert process(operator, frame)["main"].get_column("one").to_list() == [1, 1, 1]
 
 

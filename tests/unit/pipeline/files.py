@@ -34,7 +34,8 @@ def check(
     text: str, *, environment: Mapping[str, str] | None = None, folder: Path = Path()
 ) -> tuple[LogicalGraph | None, list[Fault]]:
     """Check a text as if it were the file shop.yaml."""
-    document = parse_document(dedent(text), file="shop.yaml", references=References(environment or {}, folder))
+    file = str(folder / "shop.yaml")
+    document = parse_document(dedent(text), file=file, references=References(environment or {}, folder))
     return check_document(document)
 
 
@@ -42,12 +43,12 @@ def faults(text: str, *, environment: Mapping[str, str] | None = None, folder: P
     """All that is wrong with a text, as a user reads it. A text without errors has a graph, one with has none."""
     graph, found = check(text, environment=environment, folder=folder)
     assert (graph is None) == any(fault.severity == "error" for fault in found)
-    return [str(fault) for fault in found]
+    return [str(fault).removeprefix(f"{folder}/") for fault in found]
 
 
-def graph_of(text: str, *, environment: Mapping[str, str] | None = None) -> LogicalGraph:
+def graph_of(text: str, *, environment: Mapping[str, str] | None = None, folder: Path = Path()) -> LogicalGraph:
     """The graph of a text that is right."""
-    graph, found = check(text, environment=environment)
+    graph, found = check(text, environment=environment, folder=folder)
     assert graph is not None, found
     return graph
 

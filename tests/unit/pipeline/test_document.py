@@ -41,7 +41,7 @@ def test_places_count_from_one_and_point_into_texts() -> None:
     assert document.place_of(("a", 0, "b"), at_key=True) == (2, 6)
     assert document.place_of(("a", 0, "b")) == (2, 9)
     assert document.place_of(("a", 0, "b"), offset=5) == (2, 15)
-    assert document.place_of(("a", 1, "c"), offset=3) == (3, 8)
+    assert document.place_of(("a", 1, "c"), offset=3) == (4, 10)
     assert document.place_of(("a", 0, "missing", 3)) == (2, 5)
     assert document.place_of(("absent",)) == (1, 1)
 

@@ -1,16 +1,16 @@
-"""The plan as people read it, and the JSON Schema editors read."""
+"""The plan as people read it."""
 # ruff: noqa: E501 — a message stands on one line, as a user reads it
 
 from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 
 from inline_snapshot import snapshot
 
 from streamproc.pipeline.explain import explain, explain_json
-from streamproc.pipeline.json_schema import json_schema
-from streamproc.pipeline.spec import duration_text, parse_duration
+from tests.unit.pipeline.every_verb import EVERY_VERB, with_code
 from tests.unit.pipeline.files import HEAD, graph_of
 
 SHOP = (
@@ -197,6 +197,247 @@ step sums
 """)
 
 
+def test_every_verb(tmp_path: Path) -> None:
+    plan = explain(graph_of(EVERY_VERB, folder=with_code(tmp_path))).replace(f"{tmp_path}/", "")
+    steps = plan[plan.index("step paid") : plan.index("sink to_paid")]
+    steps = re.sub(r"  (bad records|parallelism) .*\n", "", steps)
+    assert steps == snapshot("""\
+step paid
+  left           orders
+                 keep id, country, amount
+                 hash by left.id
+  right          payments
+                 keep order_id, fx
+                 hash by right.order_id
+  does           inner join on left.id = right.order_id and right.fx > 0, right time within [-5m, 1h] of the left
+                 select id = left.id, country = left.country, eur = left.amount * right.fx
+  late rows      dropped, counted
+  state          left rows until 1h after their time, right rows until 5m after theirs, by the watermark
+  columns        id int64, country string, eur float64
+
+step together
+  left           orders
+                 keep id
+                 hash by left.id
+  right          payments
+                 keep order_id, fx
+                 hash by right.order_id
+  does           left join on left.id = right.order_id, in the same window hop 10m every 1m
+                 select id = left.id, fx = right.fx, window_start, window_end
+  late rows      dropped, counted
+  state          rows of both sides until their last window closes
+  columns        id int64, fx float64, window_start timestamp, window_end timestamp
+
+step priced
+  left           orders
+                 keep id
+                 hash by left.id
+  right          payments
+                 keep order_id, fx
+                 hash by right.order_id
+  does           inner join on left.id = right.order_id, the right side as of the left time
+                 select id = left.id, fx = right.fx
+  state          left rows until the watermark has passed them; right rows not yet passed, and the newest passed
+                   one of each key for ever
+  columns        id int64, fx float64
+
+step open
+  left           orders
+                 keep id, country, amount, at
+                 hash by left.id + 0
+  right          payments
+                 keep order_id
+                 hash by right.order_id
+  does           anti join on left.id + 0 = right.order_id, each change
+                 select id = left.id, country = left.country, amount = left.amount, at = left.at
+  state          rows of both sides, each for 7d of event time
+  gives          updates; only the whole row tells which one is meant
+  columns        id int64, country string, amount float64, at timestamp
+
+step named
+  reads          orders
+  does           inner look-up join on left.country = right.code in file
+                   countries.csv
+                 select id = left.id, name = right.name
+  waits          for answers from outside, on a thread of its own
+  state          none
+  columns        id int64, name string
+
+step once
+  reads          orders
+  exchange       hash by id
+  does           deduplicate by id: the first row
+  late rows      dropped, counted
+  state          keys, each for 1d of event time after its row, and rows until the watermark has passed them
+  columns        id int64, country string, amount float64, at timestamp
+
+step latest
+  reads          orders
+  exchange       hash by country
+  does           deduplicate by country: the last row, each change
+  late rows      dropped, counted
+  state          the newest row of each country; a key for 30d of event time after its newest row
+  gives          updates by country
+  columns        id int64, country string, amount float64, at timestamp
+
+step best
+  reads          orders
+  exchange       hash by country
+  does           top 3 by amount * 2 desc, at asc of each country, rank as place, each change
+  late rows      dropped, counted
+  state          the 3 best rows of each country; a key for 1d of event time after its last row
+  gives          updates by country, place
+  columns        id int64, country string, amount float64, at timestamp, place int64
+
+step visits
+  reads          orders
+  before         keep country
+  exchange       hash by country
+  does           window session 30m by country
+                   n = count(*)
+  late rows      accepted for 5m, then dropped, counted
+  state          partial aggregates per key and session, kept 5m longer for late rows
+  columns        country string, window_start timestamp, window_end timestamp, n int64
+
+step growing
+  reads          orders
+  before         keep no column
+  exchange       all rows to one subtask
+  does           window cumulate 1h every 1m, each change
+                   n = count(*)
+  late rows      dropped, counted
+  state          partial aggregates per slice of 1m (up to 60 to a window)
+  gives          updates by window_start, window_end
+  columns        window_start timestamp, window_end timestamp, n int64
+
+step counts
+  reads          orders
+  before         keep country
+  exchange       hash by country
+  does           window tumble 1m by country
+                   n = count(*)
+  late rows      dropped, counted
+  state          partial aggregates per key and window
+  columns        country string, window_start timestamp, window_end timestamp, n int64
+
+step scored
+  reads          orders
+  does           python shop.py:score (batch) → risk: float64
+  state          none
+  columns        id int64, country string, amount float64, at timestamp, risk float64
+
+step asked
+  reads          orders
+  does           python shop.py:ask (async, 200 in flight) → name: string
+  waits          for answers from outside, on a thread of its own
+  state          none
+  columns        id int64, country string, amount float64, at timestamp, name string
+
+step counted
+  reads          orders
+  exchange       hash by id
+  does           process shop.py:Counter by id
+  state          count (a value, for 1h of event time), seen (a map, for ever), timers of each id
+  columns        n int64
+
+query queried
+  steps          queried
+
+step queried
+  reads          orders
+  before         where amount > 0
+                 keep country
+  exchange       hash by country
+  does           window tumble 1m by country
+                   n = count(*)
+                 keep country, window_start, n
+  late rows      dropped, counted
+  state          partial aggregates per key and window
+  columns        country string, window_start timestamp, n int64
+
+query paired
+  steps          paired.o, paired
+
+step paired.o
+  reads          orders
+  does           where amount > 1
+  state          none
+  columns        id int64, country string, amount float64, at timestamp
+
+step paired
+  left           paired.o
+                 keep id
+                 hash by left.id
+  right          payments
+                 keep order_id, fx
+                 hash by right.order_id
+  does           inner join on left.id = right.order_id, right time within [0s, 1h] of the left
+                 select id = left.id, fx = right.fx
+  late rows      dropped, counted
+  state          left rows until 1h after their time, right rows until 0s after theirs, by the watermark
+  columns        id int64, fx float64
+
+step totals
+  reads          latest
+  before         keep country, amount
+  exchange       hash by country
+  does           aggregate by country, changes every 10s
+                   eur = sum(amount)
+  state          aggregates of each country; a key for ever
+  gives          updates by country
+  columns        country string, eur float64
+
+step hottest
+  reads          counts
+  exchange       all rows to one subtask
+  does           top 1 by n desc with ties in window of the input
+  late rows      sent to hottest.late, counted
+  state          the best row per window
+  columns        country string, window_start timestamp, window_end timestamp, n int64
+
+""")
+    assert plan[plan.index("sink to_best") : plan.index("sink to_visits")] == snapshot("""\
+sink to_best: the terminal
+  reads          best
+  format         json
+  updates        every row begins with what it does: op +I, -U, +U or -D
+  delivery       at least once
+  parallelism    1
+
+""")
+    assert plan[plan.index("sink to_totals") : plan.index("sink to_scored")] == snapshot("""\
+sink to_totals: Kafka topic totals
+  reads          totals
+  format         json
+  key            country
+  updates        the newest row of each key, a tombstone where there is none any more
+  delivery       exactly once
+  parallelism    1
+
+""")
+
+
+def test_what_waits_and_what_is_updated_as_json(tmp_path: Path) -> None:
+    steps = {step["name"]: step for step in explain_json(graph_of(EVERY_VERB, folder=with_code(tmp_path)))["steps"]}
+    assert [name for name, step in steps.items() if step["waits"]] == ["named", "asked"]
+    assert {name: step["updates"]["key"] for name, step in steps.items() if step["updates"]} == {
+        "open": None,
+        "latest": ["country"],
+        "best": ["country", "place"],
+        "growing": ["window_start", "window_end"],
+        "totals": ["country"],
+    }
+    assert {name: step["query"] for name, step in steps.items() if step["query"]} == {
+        "queried": "queried",
+        "paired.o": "paired",
+        "paired": "paired",
+    }
+    assert [each["side"] for each in steps["open"]["inputs"]] == ["left", "right"]
+    assert steps["open"]["inputs"][0]["exchange"] == "hash by left.id + 0"
+    stateless = {"named", "scored", "asked", "paired.o"}
+    assert {name for name, step in steps.items() if step["state"] is None} == stateless
+
+
 def test_the_plan_as_json() -> None:
     plan = explain_json(graph_of(SHOP))
     assert json.loads(json.dumps(plan)) == plan
@@ -209,26 +450,3 @@ def test_the_plan_as_json() -> None:
         "orders": "int64",
         "eur": "float64",
     }
-
-
-def test_the_json_schema_knows_every_section() -> None:
-    schema = json_schema()
-    assert schema["required"] == ["version", "pipeline", "sources", "sinks"]
-    assert schema["additionalProperties"] is False
-    definitions = schema["$defs"]
-    assert definitions["CheckpointSpec"]["properties"]["every"]["default"] == "10s"
-    assert definitions["KafkaSourceSpec"]["properties"]["schema"]["additionalProperties"] == {
-        "$ref": "#/$defs/FieldType"
-    }
-    references = re.findall(r'"\$ref": "#/\$defs/(\w+)"', json.dumps(schema))
-    assert set(references) <= set(definitions)
-
-
-def test_the_json_schemas_durations_are_the_loaders() -> None:
-    pattern = json_schema()["$defs"]["CheckpointSpec"]["properties"]["every"]["pattern"]
-    for text in ("500ms", "10s", "1m", "2h", "1d"):
-        assert re.fullmatch(pattern, text)
-        assert duration_text(parse_duration(text)) == text
-    for text in ("0s", "10", "1 m", "-1s", "1w"):
-        assert not re.fullmatch(pattern, text)
-    assert [duration_text(ms) for ms in (0, 90_000, 1_001)] == ["0s", "90s", "1001ms"]

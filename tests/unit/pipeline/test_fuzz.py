@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streamproc.pipeline.explain import explain
+from tests.unit.pipeline.every_verb import EVERY_VERB, with_code
 from tests.unit.pipeline.files import check, of_steps
 from tests.unit.pipeline.test_explain import SHOP
 
@@ -45,6 +48,24 @@ WORDS = [
     "at",
     "window_start",
     "latest",
+    "paid",
+    "latest",
+    "counts",
+    "counted.odd",
+    "input",
+    "on_update",
+    "forever",
+    "async",
+    "left.id = right.order_id",
+    "left.id",
+    "right.fx",
+    "shop.py:score",
+    "shop.py:Counter",
+    "amount desc",
+    "select id from orders",
+    "select country, count(*) as n from orders group by country",
+    "full",
+    "last",
 ]
 SQL = [
     "id",
@@ -119,9 +140,12 @@ VALUES = st.one_of(
     st.lists(st.sampled_from(["orders", "id", "country", "big", "zzz"]), max_size=3),
     st.dictionaries(st.sampled_from(["id", "type", "tumble", "x", "every", "input"]), st.text(max_size=5), max_size=3),
 )
-KEYS = st.sampled_from(
-    ["input", "where", "join", "window", "select", "add", "errors", "late", "orders", "x", "", "is", "type"]
-)
+FIELDS = """
+input where join window select add errors late orders x is type aggregate deduplicate top python process sql ttl key
+emit having match left right within as_of lookup kind n by rank call columns mode session was
+"""
+KEYS = st.sampled_from(["", *FIELDS.split()])
+VERBS = list(yaml.safe_load(EVERY_VERB)["steps"])
 
 
 def paths(node: Any, at: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
@@ -131,9 +155,9 @@ def paths(node: Any, at: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 
 
 @st.composite
-def mutilated(draw: st.DrawFn) -> str:
-    tree = copy.deepcopy(yaml.safe_load(SHOP))
-    for _ in range(draw(st.integers(1, 4))):
+def mutilated(draw: st.DrawFn, right: str, count: int = 4) -> str:
+    tree = copy.deepcopy(yaml.load(right, Loader=yaml.CSafeLoader))
+    for _ in range(draw(st.integers(1, count))):
         places = [path for path in paths(tree) if path]
         if not places:
             break
@@ -163,9 +187,38 @@ def _within(node: Any, part: Any) -> bool:
 
 
 @settings(max_examples=150, deadline=None)
-@given(mutilated())
+@given(mutilated(SHOP))
 def test_a_mutilated_file_gives_faults_or_a_graph(text: str) -> None:
-    graph, found = check(text, environment={"HOME": "/home/secret-name"})
+    judge(text, Path())
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the code of the pipeline with every verb is."""
+    return with_code(tmp_path_factory.mktemp("pipeline"))
+
+
+@settings(max_examples=60, deadline=None)
+@given(text=mutilated(EVERY_VERB, 12))
+def test_a_file_with_every_verb_mutilated(text: str, folder: Path) -> None:
+    judge(text, folder)
+
+
+@settings(max_examples=30, deadline=None)
+@given(verb=st.sampled_from(VERBS), data=st.data())
+def test_verbs_side_by_side(verb: str, data: st.DataObject, folder: Path) -> None:
+    """Fields of one step in another, where they have no place."""
+    tree = yaml.load(EVERY_VERB, Loader=yaml.CSafeLoader)
+    steps = tree["steps"]
+    for _ in range(data.draw(st.integers(1, 3))):
+        field = data.draw(st.sampled_from([name for name in steps[verb] if name != "input"]))
+        steps[data.draw(st.sampled_from(VERBS))][field] = steps[verb][field]
+    judge(str(yaml.safe_dump(tree, sort_keys=False)), folder)
+
+
+def judge(text: str, folder: Path) -> None:
+    """Check a text, and that what is said of it can be said."""
+    graph, found = check(text, environment={"HOME": "/home/secret-name"}, folder=folder)
     if graph is None:
         assert any(fault.severity == "error" for fault in found), text
         assert all(fault.line >= 1 and fault.column >= 1 and fault.message for fault in found)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.unit.pipeline.every_verb import EVERY_VERB, with_code
 from tests.unit.pipeline.files import check
 
 SHOP = """\
@@ -86,6 +90,83 @@ FAULTS = [
     ("format: json", "format: jsn", "sinks.late.format: unknown type 'jsn'"),
     ("both, parallelism: 1", "both, parallelism: 99999", "sinks.rest.parallelism: must be at most"),
 ]
+
+
+VERB_FAULTS = [
+    ("kind: anti", "kind: outer", "steps.open.join.kind: must be"),
+    (
+        "left.id = right.order_id and right.fx > 0",
+        "left.idd = right.order_id and right.fx > 0",
+        "steps.paid.join.match: unknown column 'left.idd'",
+    ),
+    ("eur: left.amount * right.fx", "eur: left.amount * left.fx", "steps.paid.select.eur: unknown column 'left.fx'"),
+    ("within: [-5m, 1h]", "within: [1h, -5m]", "steps.paid.join.within: no time is both"),
+    (
+        "{hop: {size: 10m, every: 1m}}}",
+        "{hop: {size: 1m, every: 10m}}}",
+        "steps.together.join.window.hop.every: 10m is more",
+    ),
+    ("as_of: true", "as_of: now", "steps.priced.join.as_of: must be"),
+    ("left.id + 0 = right.order_id", "left.id + 0 > right.order_id", "steps.open.join.match: needs an equality"),
+    (
+        "match: left.country = right.code",
+        "match: left.country = right.cod",
+        "steps.named.join.match: unknown column 'right.cod'",
+    ),
+    ("code: string, name: string", "code: string, name: text", "steps.named.join.lookup.schema.name: 'text' is not"),
+    ("deduplicate: {key: [id], ttl: 1d}", "deduplicate: {key: [id]}", "steps.once.deduplicate: remembers every key"),
+    ("keep: last", "keep: newest", "steps.latest.deduplicate.keep: must be"),
+    (
+        "by: [amount * 2 desc, at]",
+        "by: [amount * 2 descending, at]",
+        "steps.best.top.by[0]: 'descending' is no direction",
+    ),
+    ("rank: place", "rank: id", "steps.best.top.rank: 'id' is a column"),
+    ("{session: 30m}", "{session: 30}", "steps.visits.window.session: 30 is not a duration"),
+    (
+        "every: 1m}}, aggregate: {n: count(*)}, emit",
+        "every: 7m}}, aggregate: {n: count(*)}, emit",
+        "steps.growing.window.cumulate.every: the size",
+    ),
+    ("emit: on_update", "emit: on_updat", "steps.growing.emit: must be"),
+    ("by: [n desc]", "by: [m desc]", "steps.hottest.top.by[0]: unknown column 'm'"),
+    ("sum(amount)}, emit", "sum(amuont)}, emit", "steps.totals.aggregate.eur: unknown column 'amuont'"),
+    ("shop.py:score", "shop.py:scores", "steps.scored.python.call: 'shop.py' has no 'scores'"),
+    ("mode: async", "mode: asynchron", "steps.asked.python.mode: must be"),
+    (
+        "key: [id], columns: {n: int64}",
+        "key: [idd], columns: {n: int64}",
+        "steps.counted.process.key[0]: unknown column 'idd'",
+    ),
+    ("odd: {id: int64}", "odd: {id: int}", "steps.counted.process.outputs.odd.id: 'int' is not"),
+    ("where amount > 0", "where amuont > 0", "steps.queried.sql: unknown column 'amuont'"),
+    ("select o.id, p.fx", "select o.id, p.fxx", "steps.paired.sql: unknown column 'p.fxx'"),
+    ("input: paid}", "input: pad}", "sinks.to_paid.input: unknown input 'pad'"),
+    (
+        "input: totals, key: [country]",
+        "input: totals, key: [eur]",
+        "sinks.to_totals.key: rows that differ in 'country'",
+    ),
+]
+
+
+@settings(max_examples=40, deadline=None)
+@given(injected=st.lists(st.sampled_from(VERB_FAULTS), min_size=1, max_size=8, unique=True))
+def test_every_fault_of_a_verb_and_no_other(injected: list[tuple[str, str, str]], folder: Path) -> None:
+    text = EVERY_VERB
+    for right, wrong, _ in injected:
+        assert text.count(right) == 1, right
+        text = text.replace(right, wrong)
+    said = [f"{fault.path}: {fault.message}" for fault in check(text, folder=folder)[1] if fault.severity == "error"]
+    expected = [message for _, _, message in injected]
+    assert [message for message in expected if not any(line.startswith(message) for line in said)] == []
+    assert [line for line in said if not any(line.startswith(message) for message in expected)] == []
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the code of the pipeline with every verb is."""
+    return with_code(tmp_path_factory.mktemp("pipeline"))
 
 
 def test_the_file_is_right() -> None:

@@ -100,7 +100,7 @@ def test_forms() -> None:
             "shop.yaml:11:97: steps.s4.join.window.session: sessions of two streams do not end together: a join has no session windows; join with `within`, or aggregate each side in sessions first",
             "shop.yaml:12:111: steps.s5.join.window.hop.every: 2m is more than the size (1m): rows between windows would be lost",
             "shop.yaml:13:87: steps.s6.join.window: the input carries no windows: it has no column 'window_start' and 'window_end'; they come from a step with a window; keep both columns in its `select`",
-            "shop.yaml:14:87: steps.s7.join.within: must have 2 entries",
+            "shop.yaml:14:87: steps.s7.join.within: must have 2 entries; for example [-5m, 1h]",
             "shop.yaml:15:85: steps.s8.join.kind: must be inner, left, right, full, semi or anti, not the text 'outer'",
         ]
     )
@@ -137,7 +137,7 @@ def test_columns_of_the_result() -> None:
         [
             "shop.yaml:7:7: steps.a.join: both sides have a column 'name' and 'at'; choose and name the columns with `select`",
             "shop.yaml:8:107: steps.b.where: unknown column 'right.y'",
-            "shop.yaml:9:95: steps.c.where: unknown column 'x'",
+            "shop.yaml:9:95: steps.c.where: unknown column 'x'; did you mean 'left.x'?",
             "shop.yaml:9:115: steps.c.select.id: unknown column 'left.idd'; did you mean 'left.id'?",
             "shop.yaml:10:23: steps.result.input[1]: inputs need the same columns: unlike 'b', 'c' has a column 'y' more; make them alike in a step with `select`",
         ]

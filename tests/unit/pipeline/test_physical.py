@@ -104,3 +104,45 @@ sinks:
         "late": [("forward", "all")],
         "all+rest": [],
     }
+
+
+def test_errors_of_what_runs_ahead_of_an_exchange_leave_from_there_too(plan: Plan) -> None:
+    graph = plan(
+        """
+steps:
+  b: {input: a, where: "cast(cast(k as string) as int64) > 1", deduplicate: {key: [k]}, errors: dlq}
+sinks:
+  out: {type: blackhole, input: b}
+  dead: {type: blackhole, input: b.errors}
+"""
+    )
+    assert shape(graph) == {"a": [("hash", "b"), ("forward", "dead")], "b+out": [("forward", "dead")], "dead": []}
+
+
+@pytest.mark.parametrize(
+    ("read", "meeting"),
+    [
+        ("s: {type: blackhole, input: [a, z]}", {"a": set(), "z": set()}),
+        ("s: {type: blackhole, input: b}", {"a": {"a", "z"}, "z": {"a", "z"}}),
+        ("s: {type: blackhole, input: c}", {"a": {"a"}, "z": set()}),
+    ],
+    ids=["a sink keeps nothing", "a join keeps rows of both", "one alone"],
+)
+def test_sources_meet_where_rows_are_kept(plan: Plan, read: str, meeting: dict[str, set[str]]) -> None:
+    graph = plan(
+        f"""
+  z:
+    type: datagen
+    rows: 10
+    columns: {{k: {{sequence: {{start: 0}}}}, t: {{time: {{start: "2026-01-01T00:00:00Z", step: 1s}}}}}}
+    event_time: {{column: t}}
+steps:
+  b: {{join: {{left: a, right: z, match: left.k = right.k, within: [-1s, 1s]}}, select: {{k: left.k}}, errors: dlq}}
+  c: {{input: a, deduplicate: {{key: [k]}}}}
+sinks:
+  {read}
+  also: {{type: blackhole, input: z}}
+  dead: {{type: blackhole, input: "*.errors"}}
+"""
+    )
+    assert {name: graph.meeting_sources(name) for name in ("a", "z")} == meeting

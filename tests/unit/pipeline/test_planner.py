@@ -8,6 +8,7 @@ import polars as pl
 import pytest
 
 from operators.connector import ERRORS_SCHEMA
+from operators.join.interval import IntervalJoinSpec
 from operators.slices import Window
 from operators.stateless import FilterSpec, ProjectSpec
 from operators.window import WindowAggregateSpec
@@ -79,26 +80,16 @@ def operators_of(step: LogicalStep) -> tuple[list[str], list[str]]:
     return [spec.describe() for spec in step.inputs[0].before], [spec.describe() for spec in step.operators]
 
 
-def test_the_contracts_example_lacks_only_the_join(tmp_path: Path) -> None:
+def test_the_contracts_example(tmp_path: Path) -> None:
     (tmp_path / "kafka").write_text("secret")
     (tmp_path / "revenue.yaml").write_text(CONTRACT)
-    graph, found = check_pipeline(tmp_path / "revenue.yaml", environment={"BROKERS": "kafka:9092"})
-    assert graph is None
-    assert [str(fault).rpartition("/")[2] for fault in found] == [
-        "revenue.yaml:36:5: steps.paid.join: 'join' is not supported yet",
-        "revenue.yaml:52:3: warning: sinks.dead: nothing has `errors: dlq`, so this sink gets no rows and is not run",
-    ]
-
-
-def test_the_contracts_example_without_its_join(tmp_path: Path) -> None:
-    (tmp_path / "kafka").write_text("secret")
-    join = next(line for line in CONTRACT.splitlines() if "join:" in line)
-    text = CONTRACT.replace(join, "    input: orders").replace("left.", "").replace("right.fx", "2.0")
-    (tmp_path / "revenue.yaml").write_text(text)
     graph, found = check_pipeline(tmp_path / "revenue.yaml", environment={"BROKERS": "one:9092,two:9092"})
     assert graph is not None, found
-    assert list(graph.sources) == ["orders"]
-    orders, revenue = graph.sources["orders"], graph.steps["revenue"]
+    assert [str(fault).rpartition("/")[2] for fault in found] == [
+        "revenue.yaml:52:3: warning: sinks.dead: nothing has `errors: dlq`, so this sink gets no rows and is not run",
+    ]
+    assert list(graph.sources) == ["orders", "payments"]
+    orders, paid, revenue = graph.sources["orders"], graph.steps["paid"], graph.steps["revenue"]
     assert orders.connection is not None
     assert orders.connection.brokers == ["one:9092", "two:9092"]
     assert orders.schema == {
@@ -111,6 +102,16 @@ def test_the_contracts_example_without_its_join(tmp_path: Path) -> None:
     assert list(orders.fields) == ["id", "country", "amount", "created_at"]
     assert orders.event_time == EventTime("created_at", 10_000, 60_000)
     assert not orders.bounded
+    left, right = paid.inputs
+    assert (left.streams, left.key) == ((StreamRef("orders"),), ("left.id",))
+    assert (right.streams, right.key) == ((StreamRef("payments"),), ("right.order_id",))
+    assert list(left.before[-1].schema) == ["left.id", "left.country", "left.amount"]  # what is read later
+    assert list(right.before[-1].schema) == ["right.order_id", "right.fx"]
+    join, _ = paid.operators
+    assert isinstance(join, IntervalJoinSpec)
+    assert (join.shape.kind, join.lower_ms, join.upper_ms) == ("inner", -300_000, 3_600_000)
+    assert paid.schema == {"id": pl.Int64(), "country": pl.String(), "eur": pl.Float64()}
+    assert paid.changelog is None
     assert revenue.streams == (StreamRef("paid"),)
     assert revenue.inputs[0].key == ("country",)
     assert revenue.parallelism == 4
@@ -119,7 +120,6 @@ def test_the_contracts_example_without_its_join(tmp_path: Path) -> None:
     assert operators_of(revenue)[0] == ["where eur > 0"]
     assert list(graph.sinks["late"].schema) == ["id", "country", "eur"]
     assert list(graph.sinks) == ["out", "late"]
-    assert graph.steps["paid"].inputs[0].key is None
     assert set(graph.secrets) == {"secret", "one:9092,two:9092"}
 
 

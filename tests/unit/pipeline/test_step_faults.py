@@ -25,7 +25,7 @@ def test_expressions_name_the_character() -> None:
             "shop.yaml:12:12: steps.result.where: unknown column 'amout'; did you mean 'amount'?",
             "shop.yaml:14:22: steps.result.add.eur: unknown column 'ratee'",
             "shop.yaml:15:12: steps.result.add.big: cannot compare amount > 'x': float64 and string do not go together; write cast(… as float64) or cast(… as string)",
-            "shop.yaml:16:13: steps.result.add.text: unknown column 'countri'; did you mean 'country'?",
+            "shop.yaml:18:9: steps.result.add.text: unknown column 'countri'; did you mean 'country'?",
         ]
     )
 
@@ -44,7 +44,7 @@ def test_all_faults_of_all_steps_at_once_and_none_that_follow() -> None:
             "shop.yaml:11:33: steps.second.where: unknown column 'nothing_is_known_here'",
             "shop.yaml:11:66: steps.second.key[0]: unknown column 'x'; there is id",
             "shop.yaml:11:113: steps.second.aggregate.n: unknown column 'y'",
-            "shop.yaml:12:26: steps.third.window: 'window' needs 'aggregate' in the same step",
+            "shop.yaml:12:26: steps.third.window: has both 'tumble' and 'hop': give one",
             "shop.yaml:13:33: steps.other.where: a condition must be a boolean, this is float64",
             "shop.yaml:14:44: steps.result.select[0]: unknown column 'a'; did you mean 'at'?",
         ]
@@ -63,11 +63,10 @@ def test_fields_that_need_an_aggregate() -> None:
     """)
     assert faults(text) == snapshot(
         [
-            "shop.yaml:12:5: steps.result.key: 'key' needs 'aggregate' in the same step",
-            "shop.yaml:13:5: steps.result.window: 'window' needs 'aggregate' in the same step",
+            "shop.yaml:12:5: steps.result.key: 'key' needs 'aggregate' in the same step; 'deduplicate', 'top' and 'process' have it inside",
             "shop.yaml:14:5: steps.result.emit: 'emit' needs 'aggregate' in the same step",
-            "shop.yaml:15:5: steps.result.late: 'late' needs 'aggregate' in the same step",
-            "shop.yaml:16:5: steps.result.having: 'having' needs 'aggregate' in the same step; conditions on rows go to `where`",
+            "shop.yaml:15:5: steps.result.late: 'late' needs 'aggregate' or 'top' in the same step",
+            "shop.yaml:16:5: steps.result.having: 'having' needs a verb in the same step; conditions on rows go to `where`",
         ]
     )
 
@@ -107,7 +106,7 @@ def test_windows() -> None:
     """)
     assert faults(text) == snapshot(
         [
-            "shop.yaml:10:22: steps.a.window: needs 'tumble' or 'hop'; for example {tumble: 1m} or {hop: {size: 10m, every: 1m}}",
+            "shop.yaml:10:22: steps.a.window: needs 'tumble', 'hop', 'session' or 'cumulate'; for example {tumble: 1m}",
             "shop.yaml:11:22: steps.b.window: has both 'tumble' and 'hop': give one",
             "shop.yaml:12:54: steps.c.window.hop.every: 2m is more than the size (1m): rows between windows would be lost",
             "shop.yaml:13:56: steps.d.window.hop.every: a row would belong to 31536000000 windows; at most 100000 are allowed",

@@ -79,7 +79,7 @@ def test_faults_of_windows() -> None:
             "shop.yaml:11:53: steps.b.window.offset: a session begins with its first row: it has no offset",
             "shop.yaml:12:59: steps.c.window.cumulate.every: the size (1h) is not a whole number of 7m",
             "shop.yaml:13:59: steps.d.window.cumulate.every: 2m is more than the size (1m): there would be no window",
-            "shop.yaml:14:22: steps.e.window: has both tumble and session: give one",
+            "shop.yaml:14:22: steps.e.window: has both 'tumble' and 'session': give one",
             "shop.yaml:15:30: steps.f.window: the input carries no windows: it has no column 'window_start' and 'window_end'; they come from a step with a window; keep both columns in its `select`",
             "shop.yaml:16:30: steps.g.window: must be input or a mapping {tumble: …, hop: …, …}, not the text 'inputs'; did you mean 'input'?",
             "shop.yaml:17:31: steps.h.window.cumulate: 'every' is missing",

@@ -59,7 +59,7 @@ sinks:
     assert faults(text) == snapshot(
         [
             "shop.yaml:13:27: sinks.a.input: 'sums' drops its late rows; add `late: {then: side_output}` to steps.sums",
-            "shop.yaml:14:27: sinks.b.input: 'flat' has no window, so no row is late for it",
+            "shop.yaml:14:27: sinks.b.input: 'flat' keeps no late rows: an aggregate or top with a window does",
             "shop.yaml:15:27: sinks.c.input: 'orders' is a source: only a step with a window has late rows",
             "shop.yaml:16:28: sinks.d.input[0]: 'orders' has no errors stream; add `errors: dlq` to sources.orders",
             "shop.yaml:16:43: sinks.d.input[1]: 'sums' has no errors stream; add `errors: dlq` to steps.sums",

@@ -138,6 +138,18 @@ def test_a_pair_on_which_the_condition_fails_follows_the_error_policy(tmp_path: 
     step.close()
 
 
+def test_no_error_waits_for_the_next_batch(tmp_path: Path) -> None:
+    """Else it would be lost where the job crashes between the two."""
+    sided = replace(failing("dlq"), left=replace(shape("inner").left, changelog=True))
+    step = JoinStep(RegularJoinSpec(sided), tmp_path)
+    step.process(0, frame(0, [Row("x", 2, 5)], kinds=[INSERT]), 0)
+    step.process(1, frame(1, [Row("x", 10, 5)]), 0)
+    assert [output.tag for output in step.outputs] == ["errors"]
+    step.process(0, frame(0, [Row("x", 2, 6)], kinds=[DELETE]), 0)
+    assert [output.tag for output in step.outputs] == ["errors", "errors"]
+    step.close()
+
+
 def test_keys_agree_by_value_whatever_their_width(tmp_path: Path) -> None:
     left = replace(shape("inner").left, schema={"left.k": pl.Int64(), "left.v": pl.Int64()})
     right = replace(shape("inner").right, schema={"right.k": pl.Int32(), "right.v": pl.Int64()})

@@ -66,6 +66,30 @@ _SESSION = "TABLE(SESSION(TABLE bid PARTITION BY bidder, DESCRIPTOR(ts), INTERVA
         ("SELECT auction, FROM bid JOIN", "something is missing after 'JOIN'", "JOIN"),
         ("SELECT 'abc FROM bid", "a quote or a comment is not closed", ""),
         ("", "the query is empty", ""),
+        ("SELECT LISTAGG(channel) AS l FROM bid GROUP BY auction", "the aggregate LISTAGG is not supported", "LISTAGG"),
+        ("SELECT x FROM (SELECT auction FROM bid) AS t(x, y)", "2 names for 1 columns", ""),
+        ("SELECT * FROM bid JOIN auction USING (price)", "'price' of USING is not in both tables", "price"),
+        ("SELECT * FROM auction FULL JOIN person USING (id)", "not for a FULL JOIN", "id"),
+        (
+            "SELECT COUNT(*) AS n FROM bid GROUP BY SESSION(ts, INTERVAL '1' SECOND), price + 1",
+            "the groups of a session are columns",
+            "price + 1",
+        ),
+        (
+            "SELECT HOP_START(ts, INTERVAL '1' SECOND) AS s FROM bid GROUP BY TUMBLE(ts, INTERVAL '1' SECOND)",
+            "HOP_START of a TUMBLE window",
+            "HOP_START",
+        ),
+        (
+            "SELECT COUNT(*) AS n FROM bid b, auction a WHERE a.id = b.auction GROUP BY TUMBLE(b.ts, INTERVAL '1' DAY)",
+            "a window in GROUP BY is over one table",
+            "TUMBLE",
+        ),
+        (
+            "SELECT id FROM person p WHERE id IN (SELECT seller FROM auction a, bid WHERE a.seller = p.id)",
+            "the subquery of IN, where it names a table around it,",
+            "",
+        ),
     ],
 )
 def test_faults(query: str, message: str, place: str) -> None:

@@ -29,6 +29,45 @@ def test_rowtime_is_the_event_time_where_no_column_is_called_so() -> None:
     assert "rowtime" not in str(only_step("SELECT *, 1 AS one FROM bid"))
 
 
+def test_a_star_brings_the_event_time_along() -> None:
+    assert only_step("SELECT rowtime FROM (SELECT * FROM bid WHERE price > 1)")["select"] == {"rowtime": "ts"}
+    step = only_step(
+        """SELECT auction, rowtime FROM (
+            SELECT *, ROW_NUMBER() OVER (PARTITION BY auction ORDER BY rowtime ASC) AS n FROM bid
+        ) WHERE n = 1"""
+    )
+    assert step["select"] == {"auction": "auction", "rowtime": "ts"}
+
+
+def test_a_column_without_a_name_is_called_as_in_flink() -> None:
+    assert list(only_step("SELECT price + 1, price, 'x' FROM bid")["select"]) == ["EXPR$0", "price", "EXPR$2"]
+
+
+def test_names_after_an_alias() -> None:
+    step = only_step("SELECT x + 1 AS y FROM (SELECT auction, price FROM bid) AS t(x, z) WHERE z > 1")
+    assert step == {"input": "bid", "where": "price > 1", "select": {"y": "auction + 1"}}
+    assert only_step("WITH t(x) AS (SELECT auction FROM bid) SELECT x FROM t")["select"] == {"x": "auction"}
+
+
+def test_a_spread_of_integers_is_an_integer() -> None:
+    step = only_step("SELECT auction, VAR_POP(price) AS v, STDDEV_POP(price * 1e0) AS s FROM bid GROUP BY auction")
+    assert step["aggregate"]["v"].startswith("CAST((")
+    assert step["aggregate"]["v"].endswith("AS BIGINT)")
+    assert step["aggregate"]["s"] == "stddev_pop(price * 1e0)"
+
+
+@pytest.mark.parametrize("number", ["n BETWEEN 2 AND 4", "n > 1 AND n <= 4", "n BETWEEN 1 AND 4 AND n >= 2"])
+def test_numbers_in_the_middle_of_a_ranking(number: str) -> None:
+    found = steps(
+        f"""SELECT auction, price, n FROM (
+            SELECT *, ROW_NUMBER() OVER (PARTITION BY auction ORDER BY price DESC) AS n FROM bid
+        ) WHERE {number}"""
+    )
+    (step,) = [step for step in found.values() if "top" in step]
+    assert step["top"]["n"] == 4
+    assert "n" in step["having"]
+
+
 @pytest.mark.parametrize(
     ("flink", "step"),
     [
@@ -50,6 +89,19 @@ def test_rowtime_is_the_event_time_where_no_column_is_called_so() -> None:
         ("`channel` || 'x'", "channel || 'x'"),
         ("EXTRACT(HOUR FROM ts)", "EXTRACT(HOUR FROM ts)"),
         ("SPLIT_INDEX(channel, ',', 1)", "split_index(channel, ',', 1)"),
+        ("POSITION('a' IN channel)", "strpos(channel, 'a')"),
+        ("CAST(channel AS INT)", "CAST(trim(channel) AS int32)"),
+        ("CAST(ts AS TIMESTAMP(0))", "date_trunc('second', CAST(ts AS timestamp_ms))"),
+        ("TIMESTAMPADD(MONTH, 2, ts)", "(ts + INTERVAL '2' MONTH)"),
+        ("TO_DATE(channel)", "TRY_CAST(channel AS date)"),
+        ("TO_TIMESTAMP(channel, 'dd.MM.yyyy')", "parse_timestamp(channel, 'dd.MM.yyyy')"),
+        ("UNIX_TIMESTAMP(channel)", "epoch(TRY_CAST(channel AS timestamp_ms))"),
+        ("FROM_UNIXTIME(price)", "date_format(to_timestamp(price), 'yyyy-MM-dd HH:mm:ss')"),
+        (
+            "CEIL(ts TO HOUR)",
+            "CASE WHEN date_trunc('hour', ts) = ts THEN ts ELSE date_trunc('hour', ts) + INTERVAL '1' HOUR END",
+        ),
+        ("ts + INTERVAL '5' SECOND(3)", "ts + INTERVAL '5' SECOND"),
     ],
 )
 def test_flinks_words(flink: str, step: str) -> None:
