@@ -4,7 +4,7 @@
     python -m tests.oracle --query q5,q8 --events 200000 --seed 7 --out-of-order 0,2500 --parallelism 1,2,4
     python -m tests.oracle --query path/to/mine.sql         any query over bid, auction and person
     python -m tests.oracle --query path/to/mine.sql --steps path/to/mine.yaml
-    python -m tests.oracle --events 3000 --rate 100 --out-of-order 3000 --save tests/oracle/data
+    python -m tests.oracle --query all,extra --events 2000 --rate 50 --out-of-order 3000 --save tests/oracle/data
                                                             keeps the input and Flink's rows for `test_queries.py`
 
 Exit 0 when all rows are equal, 1 when some are not, 2 when it cannot be run.
