@@ -141,7 +141,7 @@ class SourceSubtask(Subtask):
         max_rows = self._batch.max_rows
         pieces = list(await self._reader.fetch(max_rows, _IDLE_FETCH_S))
         rows = sum(piece.rows for piece in pieces)
-        self._alignment.own.reading = rows > 0
+        self._alignment.own.fetched(rows, self._reader.lag_records(), max_rows)
         if 0 < rows < max_rows // 4 and self._batch.max_delay and not any(piece.finished for piece in pieces):
             await asyncio.sleep(self._batch.max_delay / 3000)
             pieces += await self._reader.fetch(max_rows, 0.0)
@@ -208,7 +208,7 @@ class SourceSubtask(Subtask):
         if self._reader.exhausted() and self._finished >= set(self._reader.splits()):
             await self._advance(Watermark(WATERMARK_MAX))
             self._sent = Watermark(WATERMARK_MAX)
-            self._alignment.own.reading = False
+            self._alignment.own.behind = False
             self.exhausted.set()
 
     async def _advance_clock(self) -> None:

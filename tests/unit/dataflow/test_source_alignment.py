@@ -12,8 +12,8 @@ from streamproc.dataflow import source_alignment
 from streamproc.dataflow.source_alignment import DRIFT_MS, SourceAlignment, SourceProgress
 
 
-def at(time_ms: int, *, reading: bool = True) -> SourceProgress:
-    return SourceProgress(EventTimeMs(time_ms), reading)
+def at(time_ms: int, *, behind: bool = True) -> SourceProgress:
+    return SourceProgress(EventTimeMs(time_ms), behind)
 
 
 async def goes_on(alignment: SourceAlignment, within_s: float = 0.1) -> bool:
@@ -29,8 +29,8 @@ async def goes_on(alignment: SourceAlignment, within_s: float = 0.1) -> bool:
     "peer",
     [
         at(0),
-        at(1, reading=False),
-        SourceProgress(None, reading=True),
+        at(1, behind=False),
+        SourceProgress(None, behind=True),
         at(10 * DRIFT_MS),
     ],
     ids=["as far behind as it may be", "silent, or at its end", "without event time so far", "ahead"],
@@ -59,7 +59,7 @@ async def test_a_peer_that_falls_silent_lets_go() -> None:
     waiting = asyncio.create_task(SourceAlignment(at(2 * DRIFT_MS), [peer]).wait_for_peers())
     await asyncio.sleep(0.01)
     assert not waiting.done()
-    peer.reading = False
+    peer.behind = False
     await asyncio.wait_for(waiting, 1)
 
 
@@ -79,3 +79,20 @@ async def test_two_sources_never_wait_for_each_other() -> None:
     fast, slow = at(2 * DRIFT_MS), at(0)
     assert await goes_on(SourceAlignment(slow, [fast]))
     assert not await goes_on(SourceAlignment(fast, [slow]))
+
+
+@pytest.mark.parametrize(
+    ("rows", "lag_records", "behind"),
+    [
+        (16_384, None, True),
+        (20, None, False),
+        (20, 0, False),
+        (16_384, 300, False),
+        (20, 1_000_000, True),
+        (0, 0, False),
+    ],
+)
+def test_only_a_backlog_holds_others_back(rows: int, lag_records: int | None, behind: bool) -> None:
+    progress = SourceProgress()
+    progress.fetched(rows, lag_records, max_rows=16_384)
+    assert progress.behind == behind
