@@ -117,7 +117,9 @@ class DatagenReader:
         return self._source.bounded and len(self._finished) == len(self._done)
 
     def lag_records(self) -> int | None:
-        """Rows still to come; None when they never end."""
+        """Rows still to come; None when they never end. At a rate none is behind: they come as they are due."""
+        if self._rate is not None:
+            return 0
         return sum(self._left(split) for split in self._done) if self._source.bounded else None
 
     def listening(self) -> bool:
