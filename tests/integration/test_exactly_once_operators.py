@@ -15,7 +15,7 @@ from tests.broker import Broker
 from tests.integration.job import Job
 from tests.integration.operators_job import Operators
 
-pytestmark = [pytest.mark.kafka, pytest.mark.slow]
+pytestmark = [pytest.mark.kafka, pytest.mark.slow, pytest.mark.timeout(900)]
 
 # A kill at some moment, or at the n-th passage of a step of the commit; each subtask has two writers.
 Ends = list[tuple[str, int] | None]
@@ -40,10 +40,10 @@ def test_kills(kafka: Broker, tmp_path: Path, parallelism: int, ends: Ends) -> N
                 assert job.alive(), job.log()
                 job.kill()
             else:
-                code, _ = job.wait_any()
+                code, _ = job.wait_any(180)
                 assert code == -9, job.log()
     operators.close_windows()
-    Job(tmp_path, operators.file, "--until-idle").wait()
+    Job(tmp_path, operators.file, "--until-idle").wait(240)
     operators.check()
 
 
@@ -54,7 +54,7 @@ def producing(operators: Operators) -> Iterator[None]:
 
     def produce() -> None:
         while not enough.wait(0.2) or operators.count < 8_000:
-            operators.produce(250)
+            operators.produce(120)
 
     thread = threading.Thread(target=produce)
     thread.start()

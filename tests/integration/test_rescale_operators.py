@@ -10,7 +10,7 @@ from tests.broker import Broker
 from tests.integration.job import Job
 from tests.integration.operators_job import Operators
 
-pytestmark = [pytest.mark.kafka, pytest.mark.slow]
+pytestmark = [pytest.mark.kafka, pytest.mark.slow, pytest.mark.timeout(900)]
 
 STAGES = ((1, "stop"), (2, "stop"), (3, "kill"))
 
@@ -31,7 +31,7 @@ def test_rescale(kafka: Broker, tmp_path: Path) -> None:
             job.kill()
     operators.close_windows()
     operators.write(1)
-    Job(tmp_path, operators.file, "--until-idle").wait()
+    Job(tmp_path, operators.file, "--until-idle").wait(240)
     operators.check()
 
 
@@ -42,5 +42,5 @@ def test_batches_and_parallelism_change_nothing(kafka: Broker, tmp_path: Path, p
     operators.produce(6_000)
     operators.close_windows()
     operators.write(parallelism, max_rows=max_rows, stop="latest")
-    assert Job(tmp_path, operators.file).wait()["late_records"] == 0
+    assert Job(tmp_path, operators.file).wait(240)["late_records"] == 0
     operators.check()
