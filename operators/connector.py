@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NewType, Protocol
+from typing import Any, Literal, NewType, Protocol, runtime_checkable
 
 import polars as pl
 
@@ -35,10 +35,16 @@ ERRORS_SCHEMA: Schema = {
 @dataclass(frozen=True, slots=True)
 class Decoded:
     """Rows of one fetched piece: good ones with the source's visible columns (payload and metadata; of the hidden
-    ones `__kind` where the source is a changelog), bad ones as rows of `ERRORS_SCHEMA` (None: there are none)."""
+    ones `__kind` where the source is a changelog), bad ones as rows of `ERRORS_SCHEMA` (None: there are none).
+
+    Where a record is not one row: `silent` records say nothing (blank lines, tombstones), `seconds` rows are the second
+    one of their record (an update's new row). So records = rows − seconds + errors + silent.
+    """
 
     frame: pl.DataFrame
     errors: pl.DataFrame | None = None
+    silent: int = 0
+    seconds: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +87,15 @@ class SourceReader(Protocol):
 
     async def close(self) -> None:
         """Release connections; idempotent."""
+
+
+@runtime_checkable
+class KnowsOutside(Protocol):
+    """A reader or writer that knows whether what it (or, while it recovers, its sink) talks to answers."""
+
+    def unreachable(self) -> str | None:
+        """What is wrong at this moment (`the broker does not answer`), connecting included; None: nothing is known
+        to be. Cheap, on the event loop."""
 
 
 class Source(Protocol):

@@ -112,6 +112,7 @@ class KeepLast:
             time=TIME if self._stamped else None,
         )
         self._expiry = Expiry(context, self._rows, spec.key, spec.ttl_ms)
+        self._counters = context.counters
         self._clock_ms: int = WATERMARK_MIN
 
     def process(self, frame: pl.DataFrame, watermark: EventTimeMs) -> Iterator[Output]:
@@ -123,7 +124,7 @@ class KeepLast:
         for part, fresh in self._expiry.rounds(frame, now):
             changed = self._take(part, fresh=fresh)
             if changed.height:
-                yield Output("main", changed)
+                yield self._counters.result(changed)
 
     def on_watermark(self, watermark: EventTimeMs) -> Iterator[Output]:
         """Forget keys; their rows stay where they were sent."""
@@ -151,6 +152,7 @@ class KeepLast:
         if self._spec.timed and not frame.get_column(TIME).is_sorted():
             frame = frame.sort(TIME, maintain_order=True)
         newest = frame.unique(self._key, keep="last", maintain_order=True)
+        self._counters.taken += frame.height
         at, ids = self._rows.find(newest)
         slots = np.arange(newest.height)
         if fresh:
@@ -188,6 +190,7 @@ class KeepFirstArrived:
         self._spec = spec
         self._key = list(spec.key)
         keys = {name: spec.schema[name] for name in spec.key}
+        self._counters = context.counters
         timed = spec.ttl_ms is not None
         self._seen = KeyedRows(
             context, "seen", keys | {TIME: pl.Int64()} if timed else keys, spec.key, time=TIME if timed else None
@@ -200,6 +203,7 @@ class KeepFirstArrived:
         first = frame.unique(self._key, keep="first", maintain_order=True)
         fresh = np.ones(first.height, dtype=np.bool_)
         fresh[self._seen.find(first).at] = False
+        self._counters.filtered += frame.height - first.height + int((~fresh).sum())
         first = first.filter(pl.Series(fresh))
         if first.height:
             now = pl.lit(self._clock_ms, dtype=pl.Int64).alias(TIME)
@@ -264,19 +268,25 @@ class KeepFirst:
         ids = self._waiting.before(watermark + 1)
         due = self._waiting.rows(ids).sort(TIME, maintain_order=True)
         self._waiting.remove(ids)
+        self._counters.made += due.height  # each is given out now, or passed over
         firsts: list[pl.DataFrame] = []
         due = self._unseen(due)
         while due.height:
             first = due.unique(self._key, keep="first", maintain_order=True)
             self._note(first)
             firsts.append(first)
-            due = self._unseen(due)
+            due = self._unseen(due, given=first.height)
         if firsts:
             rows = pl.concat(firsts)
             rows = rows.sort(TIME, maintain_order=True) if len(firsts) > 1 else rows
             for piece in rows.select(*self._spec.schema, TIME).iter_slices(EMIT_ROWS):
                 yield Output("main", piece)
         self._expiry.due(watermark)
+
+    def next_close(self) -> EventTimeMs | None:
+        """When the first waiting row is certain."""
+        earliest = self._waiting.earliest_unmarked()
+        return None if earliest is None else EventTimeMs(earliest)
 
     def prepare_snapshot(self) -> Mapping[str, Any]:
         """All state is in the backend, but for the watermark."""
@@ -298,7 +308,9 @@ class KeepFirst:
             frame = frame.sort(TIME, maintain_order=True)
         near = frame.get_column(TIME).to_numpy() <= certain_ms
         rows = frame if near.all() else frame.filter(pl.Series(near))
-        rows = rows.unique(self._key, keep="first", maintain_order=True)
+        first = rows.unique(self._key, keep="first", maintain_order=True)
+        self._counters.filtered += rows.height - first.height
+        rows = first
         if not near.all():
             rows = pl.concat([rows, frame.filter(pl.Series(~near))])
         if self._spec.ttl_ms is None:
@@ -311,15 +323,22 @@ class KeepFirst:
             ahead = (held <= times) & (times <= certain_ms)
             if self._spec.ttl_ms is not None:
                 ahead &= self._are_unseen(waiting)  # nor must what got a first row while it waited
-            self._waiting.remove(ids[(held > times) & (held <= certain_ms)])
+            overtaken = np.unique(ids[(held > times) & (held <= certain_ms)])
+            self._waiting.remove(overtaken)
+            self._counters.made += len(overtaken)
+            self._counters.filtered += len(overtaken)
             passed_over = np.zeros(rows.height, dtype=np.bool_)
             passed_over[at[ahead]] = True
+            self._counters.filtered += int(passed_over.sum())
             rows = rows.filter(pl.Series(~passed_over))
         self._waiting.add(rows)
+        self._counters.taken += rows.height
 
-    def _unseen(self, rows: pl.DataFrame) -> pl.DataFrame:
-        """Rows whose key had no first row within its time to live."""
+    def _unseen(self, rows: pl.DataFrame, *, given: int = 0) -> pl.DataFrame:
+        """Rows whose key had no first row within its time to live; the others are passed over, but for those that
+        are first rows themselves and have been `given` out."""
         unseen = self._are_unseen(rows)
+        self._counters.filtered += int((~unseen).sum()) - given
         return rows if unseen.all() else rows.filter(pl.Series(unseen))
 
     def _are_unseen(self, rows: pl.DataFrame) -> Flags:

@@ -19,7 +19,7 @@ from operators.hash_index import HashIndex, Pairs
 from operators.hashing import UInt64s, groups_of_hashes, hash_rows
 from operators.operator import OperatorContext
 from operators.row_journal import RowJournal
-from operators.row_slots import Generations, RowSlots, Slots, Times
+from operators.row_slots import NEVER, Generations, RowSlots, Slots, Times
 from operators.row_store import RowStore
 from state.failure import Failure
 from state.spill import SpillFolder
@@ -168,6 +168,11 @@ class KeyedRows:
     def before(self, time: int) -> Ids:
         """Rows whose `time` column is below `time`, in order of arrival; cheap where there are none."""
         return self._slots.ids[self._slots.before(time)]
+
+    def earliest_unmarked(self) -> int | None:
+        """The lowest `time` of a row without a mark."""
+        earliest = self._slots.earliest_unmarked()
+        return None if earliest == NEVER else earliest
 
     def scan(self) -> Iterator[tuple[Ids, pl.DataFrame]]:
         """All rows, in order of arrival, in frames of bounded size. Nothing may change meanwhile."""

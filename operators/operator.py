@@ -28,11 +28,25 @@ class Output(NamedTuple):
 
 @dataclass(slots=True)
 class Counters:
-    """What the record ledger and the metrics want to know; read between calls, only ever grows."""
+    """The fate of rows, for the record ledger and the metrics; read between calls, only ever grows.
+
+    Each row that comes in is one of `filtered` (left out rightly: a condition, a duplicate, no partner), `late`,
+    `errors`, `taken`, or passes through. `taken`: it went into state, was folded into it, or stands for other rows
+    than itself; `made`: rows that come of those, whatever becomes of them then. So rows in = rows out + filtered +
+    late + errors + taken − made. Each is counted where it is decided, never as what the others leave over.
+    """
 
     filtered: int = 0
     late: int = 0
     errors: int = 0
+    taken: int = 0
+    made: int = 0
+    last_error: str = ""  # of the newest of `errors`: what was wrong, without the row
+
+    def result(self, frame: pl.DataFrame) -> Output:
+        """Rows that are made, and given out."""
+        self.made += frame.height
+        return Output("main", frame)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +112,15 @@ class Closes(Protocol):
 
     def close(self) -> None:
         """Release it; called once, on the thread that calls everything else."""
+
+
+@runtime_checkable
+class ClosesWindows(Protocol):
+    """An operator that keeps rows until the watermark says that a window, or what is like one, is complete."""
+
+    def next_close(self) -> EventTimeMs | None:
+        """The watermark at which results come next; None: nothing is open. Called between calls, for who looks
+        at the job from outside."""
 
 
 class OperatorSpec(Protocol):

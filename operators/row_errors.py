@@ -78,6 +78,8 @@ class RowErrors:
         if bad and self._policy == "fail":
             row, error = bad[0]
             raise RecordFailed(self._context.step, self._blame(row), row_json(row), reason(error)) from error
+        if bad:
+            self._context.counters.last_error = reason(bad[0].error)
         self._context.counters.errors += len(bad)
         return [Output("errors", self._as_errors(bad))] if bad and self._policy == "dlq" else []
 

@@ -126,6 +126,17 @@ class RowSlots:
         page, place = np.nonzero(times < time)
         return pages[page] * PAGE + place
 
+    def earliest_unmarked(self) -> int:
+        """The lowest time of a live row without a mark, `NEVER` without; looks only into pages that may have it."""
+        earliest = NEVER
+        for page in np.argsort(self._page_times):
+            if self._page_times[page] >= earliest:
+                break
+            here = slice(int(page) * PAGE, min(int(page + 1) * PAGE, self.end))
+            times = self._times[here][~self._marks[here]]
+            earliest = min(earliest, int(times.min(initial=NEVER)))
+        return earliest
+
     def sweep(self) -> None:
         """Give the slots of dead rows to those that follow."""
         alive = self.alive

@@ -29,7 +29,7 @@ from operators.operator import OperatorContext, Output
 from operators.row_errors import ROW_ERRORS, RowErrors, reason
 from operators.session_runs import LATE, Walk, components, conflicting, runs
 from operators.slices import Times
-from operators.window import updates_text
+from operators.window import next_update, updates_text
 from operators.window_results import (
     EMIT_ROWS,
     WINDOW_TYPE,
@@ -109,6 +109,7 @@ class SessionAggregate:
         self._unshown: list[Ids] = []  # sessions that changed since results were shown, where that may wait…
         self._replaced: list[Ids] = []  # …and what has been replaced since then, some of these too
         self._errors = RowErrors(context, spec.errors, lambda _: f"aggregate {', '.join(spec.plan.schema)}")
+        self._counters = context.counters
         self._watermark: int = WATERMARK_MIN
 
     @property
@@ -138,6 +139,16 @@ class SessionAggregate:
     def on_watermark(self, watermark: EventTimeMs) -> Iterator[Output]:
         """Close every session that ends at or before `watermark` + 1."""
         yield from self._advance(watermark)
+
+    def next_close(self) -> EventTimeMs | None:
+        """When the first session ends that is still to be emitted, or emitted again."""
+        earliest = None if self._spec.update_every_ms == 0 else self._sessions.earliest_unmarked()
+        if earliest is None:
+            return None
+        closes = earliest + self._gap - 1
+        if self._spec.update_every_ms:
+            closes = next_update(self._watermark, self._spec.update_every_ms, closes)
+        return EventTimeMs(closes)
 
     def prepare_snapshot(self) -> Mapping[str, Any]:
         """Write what changed to state. The watermark says all the rest."""
@@ -188,6 +199,7 @@ class SessionAggregate:
             if not frame.height:
                 return
             parts = self._parts(frame)
+        self._counters.taken += frame.height
         at, ids = self._sessions.find(parts)
         if len(ids):
             held = self._sessions.rows(ids)
@@ -229,7 +241,7 @@ class SessionAggregate:
         of_row = walk.rows(numbers, frame.get_column(TIME).to_numpy(), now)
         late = of_row == LATE
         if late.any():
-            self._context.counters.late += int(late.sum())
+            self._counters.late += int(late.sum())
             if self._spec.late_output:
                 yield Output("late", frame.filter(pl.Series(late)))
             frame, of_row = frame.filter(pl.Series(~late)), of_row[~late]
@@ -240,6 +252,7 @@ class SessionAggregate:
         sessions, a_row = np.unique(of_row, return_index=True)
         joined = np.isin(of_held, sessions)
         fresh = self._plan.partial(frame.with_columns(pl.Series(_SESSION, of_row)), [_SESSION])
+        self._counters.taken += frame.height
         nodes = [
             held.filter(pl.Series(joined)).with_columns(pl.Series(_SESSION, of_held[joined])),
             fresh,
@@ -309,7 +322,7 @@ class SessionAggregate:
     def _close(self, ids: Ids) -> Iterator[Output]:
         for first in range(0, len(ids), EMIT_ROWS):
             part = ids[first : first + EMIT_ROWS]
-            yield Output("main", self._rows(self._sessions.rows(part).sort(_LAST)))
+            yield self._counters.result(self._rows(self._sessions.rows(part).sort(_LAST)))
             self._sessions.mark(part)
 
     def _rows(self, sessions: pl.DataFrame) -> pl.DataFrame:
@@ -347,7 +360,7 @@ class SessionAggregate:
             self._shown.add(new.select(*self._key, *self._spec.plan.schema).hstack(bounds))
             self._sessions.mark(part)
             if frame.height:
-                yield Output("main", frame)
+                yield self._counters.result(frame)
 
     def _shown_rows(self, shown: pl.DataFrame) -> pl.DataFrame:
         """Rows as they were emitted."""

@@ -77,6 +77,26 @@ class ProjectSpec:
         return self.describe()
 
 
+@dataclass(frozen=True, slots=True)
+class PassSpec:
+    """All rows as they come: what a step does that only brings streams together."""
+
+    schema: Schema
+
+    @property
+    def stateful(self) -> bool:
+        return False
+
+    def create(self, context: OperatorContext) -> Stateless:
+        return Stateless(context, lambda frame: frame, RowErrors(context, "fail", lambda _: "pass"), filters=False)
+
+    def describe(self) -> str:
+        return "pass"
+
+    def explained(self) -> Explanation:
+        return Explanation(self.describe())
+
+
 class Stateless:
     """One subtask that evaluates `transform` on each batch. `filters`: rows it leaves out are counted."""
 

@@ -90,6 +90,7 @@ class Top:
         keys = {name: spec.input_schema[name] for name in spec.key}
         self._keys = KeyedRows(context, "keys", keys | {TIME: pl.Int64()}, spec.key, time=TIME)  # only with a ttl
         self._expiry = Expiry(context, self._keys, spec.key, spec.ttl_ms)
+        self._counters = context.counters
         self._clock_ms: int = WATERMARK_MIN
 
     def process(self, frame: pl.DataFrame, watermark: EventTimeMs) -> Iterator[Output]:
@@ -103,7 +104,7 @@ class Top:
                 self._touch(part, fresh=fresh)
             changed = self._take(part)
             if changed.height:
-                yield Output("main", changed)
+                yield self._counters.result(changed)
 
     def on_watermark(self, watermark: EventTimeMs) -> Iterator[Output]:
         """Forget keys; their rows stay where they were sent."""
@@ -153,6 +154,7 @@ class Top:
         gone = retracted(frame)
         added = frame.filter(pl.Series(~gone)) if gone.any() else frame
         back = frame.filter(pl.Series(gone)) if gone.any() else frame.clear()
+        self._counters.taken += added.height + back.height
         if not self._spec.retracting:
             added = self._ranking.best(added, self._key)
         caused = pl.concat([added, back]) if back.height else added

@@ -128,6 +128,7 @@ class Totals:
             self._rows = GroupRows(context, self._running.collected, keys, inputs, stamped=stamped)
         self._others = [s.expr.alias(s.name) for s in spec.plan.sources if s.computed and s.name in read_by_others]
         self._expiry = Expiry(context, self._groups, spec.key, spec.ttl_ms)
+        self._counters = context.counters
         self._clock_ms: int = WATERMARK_MIN
         self._passed: int = WATERMARK_MIN  # the last multiple of `update_every_ms` that the time has passed
 
@@ -240,6 +241,7 @@ class Totals:
         if self._rows is not None:
             self._rows.take(frame, back)
         self._groups.remove(ids)
+        self._counters.taken += frame.height
         if self._spec.update_every_ms is None:
             self._groups.add(new.filter(pl.col(ROWS) > 0))
         elif self._spec.update_every_ms:
@@ -295,12 +297,12 @@ class Totals:
         self._groups.add(new)
         changed = changes(self._columns, old.filter(pl.Series(given)), at[given], new, np.flatnonzero(present), times)
         if changed.height:
-            yield Output("main", changed)
+            yield self._counters.result(changed)
 
     def _finish(self) -> Iterator[Output]:
         """The results at the end of input."""
         for _, groups in self._groups.scan():
-            yield Output("main", self._results(groups).select(self._columns))
+            yield self._counters.result(self._results(groups).select(self._columns))
 
     def _results(self, groups: pl.DataFrame) -> pl.DataFrame:
         """Key and results of groups."""

@@ -133,6 +133,11 @@ def updates_text(update_every_ms: int | None) -> str:
     return f", updates every {update_every_ms}ms" if update_every_ms else ", each update"
 
 
+def next_update(watermark: int, every_ms: int, closes: int) -> int:
+    """The next watermark that shows updates: a multiple of the period, or what closes a window."""
+    return closes if watermark == WATERMARK_MIN else min((watermark // every_ms + 1) * every_ms, closes)
+
+
 class WindowAggregate:
     """One subtask. A generator of outputs has to be run to its end before the next call."""
 
@@ -163,6 +168,7 @@ class WindowAggregate:
                 name="window_unshown",
             )
         self._unshown_slices: set[int] = set()
+        self._counters = context.counters
         self._watermark: int = WATERMARK_MIN
         self._waiting: dict[int, list[pl.DataFrame]] = {}  # rows, by the watermark they wait for
 
@@ -189,9 +195,23 @@ class WindowAggregate:
         """Close every window that ends at or before `watermark` + 1, in ascending order."""
         for level in sorted(level for level in self._waiting if level <= watermark):
             yield from self._advance(level)
-            yield from self._take(pl.concat(self._waiting.pop(level)))
+            released = pl.concat(self._waiting.pop(level))
+            self._counters.made += released.height  # as if they came now
+            yield from self._take(released)
         yield from self._advance(watermark)
         self._fit()
+
+    def next_close(self) -> EventTimeMs | None:
+        """The last instant of the next window that has something to give."""
+        if not self._updates:
+            first_open = self._first_open(self._watermark)
+            index = bisect_left(self._slices, self._window.start_of(first_open))
+            if index == len(self._slices):
+                return None
+            return EventTimeMs(max(first_open, self._window.first_end(self._slices[index])) - 1)
+        if not self._unshown_slices or not self._spec.update_every_ms:
+            return None  # there is no waiting, or nothing to wait for
+        return EventTimeMs(next_update(self._watermark, self._spec.update_every_ms, self._next_unshown_end() - 1))
 
     def prepare_snapshot(self) -> Mapping[str, Any]:
         """Append dirty partials and waiting rows to state. The watermark says all the rest."""
@@ -255,7 +275,9 @@ class WindowAggregate:
             yield from outputs
             if not bad_rows:  # no single row is to blame
                 raise ResultFailed(self._context.step, reason(error)) from error
-            parts = self._partials_by_slice(pl.concat(good)) if good else []
+            frame = pl.concat(good) if good else frame.clear()
+            parts = self._partials_by_slice(frame) if good else []
+        self._counters.taken += frame.height
         if self._unshown:
             for start, part in parts:
                 self._unshown.add(start, part)
@@ -309,9 +331,9 @@ class WindowAggregate:
         nowhere = times >= last_ends
         grace = self._spec.accept_for_ms - 1
         late = (now >= last_ends + grace) & ~nowhere
-        self._context.counters.filtered += int(nowhere.sum())
+        self._counters.filtered += int(nowhere.sum())
         if late.any():
-            self._context.counters.late += int(late.sum())
+            self._counters.late += int(late.sum())
             if self._spec.late_output:
                 yield Output("late", frame.filter(pl.Series(late)))
         taken = ~(late | nowhere)
@@ -328,7 +350,9 @@ class WindowAggregate:
     def _wait(self, frame: pl.DataFrame, until: Times) -> None:
         """Hold back rows that are late for their first windows while these, by our watermark, are still open."""
         for level in np.unique(until).tolist():
-            self._waiting.setdefault(level, []).append(frame.filter(pl.Series(until == level)))
+            waiting = frame.filter(pl.Series(until == level))
+            self._waiting.setdefault(level, []).append(waiting)
+            self._counters.taken += waiting.height
 
     def _row_watermarks(self, frame: pl.DataFrame, watermark: int) -> Times:
         """The watermark just before each row, never behind ours: what is closed stays closed."""
@@ -407,9 +431,11 @@ class WindowAggregate:
         assert period
         if watermark // period > self._watermark // period:
             return True
+        return self._next_unshown_end() - 1 <= watermark
+
+    def _next_unshown_end(self) -> int:
         reachable = self._first_reachable()
-        ends = (max(reachable, self._window.first_end(start)) for start in self._unshown_slices)
-        return min(ends) - 1 <= watermark
+        return min(max(reachable, self._window.first_end(start)) for start in self._unshown_slices)
 
     def _show_waiting(self, unshown: Partials) -> Iterator[Output]:
         parts = {start: unshown.frames_of(start) for start in sorted(self._unshown_slices)}
@@ -439,7 +465,7 @@ class WindowAggregate:
                     old, old_slots = self._rows(known, end), known.get_column(_SLOT).to_numpy()
                 frame = changes(self._results.columns, old, old_slots, new, slots, new.get_column(TIME).to_numpy())
                 if frame.height:
-                    yield Output("main", frame)
+                    yield self._counters.result(frame)
 
     def _by_window(self, parts: Mapping[int, list[pl.DataFrame]]) -> Iterator[tuple[int, list[pl.DataFrame]]]:
         """Each window of these slices that is still in reach, ascending, and the frames that are in it."""
@@ -462,7 +488,7 @@ class WindowAggregate:
     def _output(self, merged: pl.DataFrame, end: int | None) -> Iterator[Output]:
         """Results of one window, or of the windows in column `END`, as output frames."""
         for piece in self._rows(merged, end).iter_slices(EMIT_ROWS):
-            yield Output("main", piece)
+            yield self._counters.result(piece)
 
     def _rows(self, merged: pl.DataFrame, end: int | None) -> pl.DataFrame:
         """Result rows of one window, or of the windows in column `END` in their order."""

@@ -66,7 +66,9 @@ class WindowAssign:
             at = piece.get_column(TIME).to_numpy()
             first, last = pl.Series(window.first_ends(at)), pl.Series(window.last_ends(at))
             ends = pl.int_ranges(first, last + 1, step=window.slide_ms, eager=True).alias(_END)
-            yield from self._placed(piece.with_columns(ends).explode(_END), filters=False)
+            self._context.counters.taken += piece.height
+            for _, placed in self._placed(piece.with_columns(ends).explode(_END), filters=False):
+                yield self._context.counters.result(placed)
 
     def on_watermark(self, watermark: EventTimeMs) -> Iterator[Output]:
         """Nothing waits for event time."""

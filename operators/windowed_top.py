@@ -142,6 +142,10 @@ class WindowedTop:
         """Close windows."""
         yield from self._shaped(self._aggregate.on_watermark(watermark))
 
+    def next_close(self) -> EventTimeMs | None:
+        """Of its windows."""
+        return self._aggregate.next_close()
+
     def prepare_snapshot(self) -> Mapping[str, Any]:
         """Arrivals go on being counted after a restore."""
         return {**self._aggregate.prepare_snapshot(), "arrived": self._arrived}

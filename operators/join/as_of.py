@@ -45,7 +45,7 @@ class AsOfJoinSpec:
         return AsOfJoin(self, context)
 
     def describe(self) -> str:
-        return f"{self.shape.describe()}, right as of left time"
+        return f"{self.shape.describe()}, right as of left time; {self.shape.holds()}"
 
     def explained(self) -> Explanation:
         left = "left rows until the watermark has passed them"
@@ -68,6 +68,7 @@ class AsOfJoin:
         shape = spec.shape
         self._shape = shape
         self._context = context
+        self._counters = context.counters
         self._pairing = Pairing(shape, context)
         self._waiting = KeyedRows(context, "left", shape.left.stored, shape.left.key, time=TIME, nulls_match=False)
         stored = {**shape.right.stored, _GONE: pl.Boolean()}
@@ -82,6 +83,7 @@ class AsOfJoin:
         keyed = has_key(frame, self._shape.left.key)
         if keyed is not None and not self._shape.pads_left:
             kept = np.flatnonzero(keyed)
+            self._counters.filtered += int((~keyed).sum())
             frame, times, now = frame[kept], times[kept], now[kept]
         late = times <= now
         if late.any():
@@ -89,17 +91,22 @@ class AsOfJoin:
             yield from self._join(frame[behind], now[behind])
             frame = frame.filter(pl.Series(~late))
         self._waiting.add(frame)
+        self._counters.taken += frame.height
 
     def process_right(self, frame: pl.DataFrame, watermark: EventTimeMs) -> Iterator[Output]:
         """Take versions; raises `MissingEventTime`."""
         self._times(frame)
         gone = pl.lit(False)
         if KIND in frame.columns:
-            frame = frame.filter(pl.col(KIND) != UPDATE_BEFORE)
+            old = frame.get_column(KIND) == UPDATE_BEFORE
+            self._counters.filtered += int(old.sum())  # says nothing that the new row does not
+            frame = frame.filter(~old)
             gone = pl.col(KIND) == DELETE
         keyed = has_key(frame, self._shape.right.key)
         if keyed is not None:
+            self._counters.filtered += int((~keyed).sum())
             frame = frame.filter(pl.Series(keyed))
+        self._counters.taken += frame.height
         if frame.height:
             ids = self._versions.add(frame.with_columns(gone.alias(_GONE)))
             self._ahead.append((ids, frame.get_column(TIME).to_numpy()))
@@ -115,9 +122,16 @@ class AsOfJoin:
             )
             in_order = due[np.argsort(times, kind="stable")]
             for first in range(0, len(due), PAIRS):
-                yield from self._join(self._waiting.rows(in_order[first : first + PAIRS]), None)
+                left = self._waiting.rows(in_order[first : first + PAIRS])
+                self._counters.made += left.height
+                yield from self._join(left, None)
             self._waiting.remove(due)
         self._forget(watermark)
+
+    def next_close(self) -> EventTimeMs | None:
+        """When the first waiting left row finds its version."""
+        earliest = self._waiting.earliest_unmarked()
+        return None if earliest is None else EventTimeMs(earliest)
 
     def prepare_snapshot(self) -> Mapping[str, Any]:
         """Waiting rows and versions go to state."""
@@ -139,7 +153,11 @@ class AsOfJoin:
         return times.to_numpy()
 
     def _join(self, left: pl.DataFrame, now: Times | None) -> Iterator[Output]:
-        """Results of left rows, in their order. `now`: the watermark before each of rows that came late."""
+        """Results of left rows, in their order. `now`: the watermark before each of rows that came late.
+
+        Each left row is given out once, or is late or left out: it passes through. A version that fails on the
+        condition is an error beside that, a pair made and lost (see `Pairing.match`).
+        """
         times = left.get_column(TIME).to_numpy()
         found = self._current(left, times if now is None else now)
         at = np.flatnonzero(found != _NONE)
@@ -150,9 +168,12 @@ class AsOfJoin:
             matches = self._pairing.match(Candidates(at, np.arange(len(at))), left[at], right.drop(_GONE), valid)
             partner[matches.at] = matches.ids
             yield from self._pairing.errors()
-        if now is not None and not self._shape.pads_left:
-            self._context.counters.late += int((partner == _NONE).sum())
         if not self._shape.pads_left:
+            alone = int((partner == _NONE).sum())
+            if now is None:
+                self._counters.filtered += alone
+            else:
+                self._counters.late += alone
             kept = np.flatnonzero(partner != _NONE)
             left, partner, now = left[kept], partner[kept], None if now is None else now[kept]
         if left.height:

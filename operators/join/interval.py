@@ -44,7 +44,8 @@ class IntervalJoinSpec:
         return IntervalJoin(self, context)
 
     def describe(self) -> str:
-        return f"{self.shape.describe()}, right time within [{self.lower_ms}ms, {self.upper_ms}ms] of the left"
+        within = f"right time within [{self.lower_ms}ms, {self.upper_ms}ms] of the left"
+        return f"{self.shape.describe()}, {within}; {self.shape.holds()}"
 
     def explained(self) -> Explanation:
         low, high = duration_text(self.lower_ms), duration_text(self.upper_ms)
@@ -74,6 +75,7 @@ class IntervalJoin:
         self._spec = spec
         self._shape = shape
         self._context = context
+        self._counters = context.counters
         self._pairing = Pairing(shape, context)
         self._left = self._side("left", shape.left, spec.upper_ms, alone=shape.pads_left or shape.kind == "anti")
         self._right = self._side("right", shape.right, -spec.lower_ms, alone=shape.pads_right)
@@ -106,6 +108,15 @@ class IntervalJoin:
         """Rows that still wait may come out with their own time."""
         return watermark if watermark == WATERMARK_MAX else held_back(watermark, self._hold_ms)
 
+    def next_close(self) -> EventTimeMs | None:
+        """When the first row is given for want of a partner, where the join does so."""
+        waiting = [
+            earliest + each.reach_ms
+            for each in (self._left, self._right)
+            if each.alone and (earliest := each.rows.earliest_unmarked()) is not None
+        ]
+        return EventTimeMs(min(waiting)) if waiting else None
+
     def prepare_snapshot(self) -> Mapping[str, Any]:
         """The waiting rows go to state."""
         self._left.rows.flush()
@@ -134,7 +145,8 @@ class IntervalJoin:
             if self._shape.pairs:
                 if other.alone:
                     other.rows.mark(matches.ids)
-                yield Output("main", self._pairing.joined(matches.rows, *self._late_marks(frame, now[matches.at])))
+                joined = self._pairing.joined(matches.rows, *self._late_marks(frame, now[matches.at]))
+                yield self._counters.result(joined)
             elif mine is self._right:
                 answered.append(np.unique(matches.ids))
         yield from self._pairing.errors()
@@ -142,7 +154,7 @@ class IntervalJoin:
             yield from self._answer(np.unique(np.concatenate(answered)))
         if mine is self._left and self._shape.kind == "semi" and matched.any():
             found = np.flatnonzero(matched)
-            yield from in_pieces("main", self._alone(mine, frame[found], frame, now[found]))
+            yield from in_pieces(self._alone(mine, frame[found], frame, now[found]), self._counters)
         yield from self._keep(frame, times, now, matched, mine)
 
     def _matches(
@@ -178,6 +190,7 @@ class IntervalJoin:
             waits &= ~matched
         if waits.all():
             ids = mine.rows.add(frame)
+            self._counters.taken += len(ids)
             if mine.alone and self._shape.pairs:
                 mine.rows.mark(ids[matched])
             return
@@ -186,16 +199,20 @@ class IntervalJoin:
         if mine.alone and self._shape.pairs:
             mine.rows.mark(ids[matched[kept]])
         settled = ~waits & ~matched
+        self._counters.taken += len(ids) + int((~waits & matched).sum())
         if mine.alone:
             alone = np.flatnonzero(settled)
-            yield from in_pieces("main", self._alone(mine, frame[alone], frame, now[alone]))
+            self._counters.taken += len(alone)
+            yield from in_pieces(self._alone(mine, frame[alone], frame, now[alone]), self._counters)
         else:
-            self._context.counters.late += int((settled & closed & (times <= now)).sum())
+            late = closed & (times <= now)
+            self._counters.late += int((settled & late).sum())
+            self._counters.filtered += int((settled & ~late).sum())
 
     def _by_themselves(self, waiting: _Waiting, ids: Ids) -> Iterator[Output]:
         for first in range(0, len(ids), PAIRS):
             rows = waiting.rows.rows(ids[first : first + PAIRS])
-            yield Output("main", self._pairing.alone(waiting.side, rows))
+            yield self._counters.result(self._pairing.alone(waiting.side, rows))
 
     def _alone(self, waiting: _Waiting, rows: pl.DataFrame, frame: pl.DataFrame, now: Times) -> pl.DataFrame:
         return self._pairing.alone(waiting.side, rows, *self._late_marks(frame, now))

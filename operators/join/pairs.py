@@ -15,7 +15,7 @@ import polars as pl
 from operators.element import KIND, ROW_WATERMARK, TIME, WATERMARK_MIN, EventTimeMs
 from operators.join.shape import JoinShape, Side
 from operators.keyed_rows import Ids, KeyedRows
-from operators.operator import OperatorContext, Output
+from operators.operator import Counters, OperatorContext, Output
 from operators.row_errors import ROW_ERRORS, RowErrors
 
 PAIRS: Final = 65_536  # pairs, and rows of an output frame, at a time
@@ -110,6 +110,7 @@ class Pairing:
     def __init__(self, shape: JoinShape, context: OperatorContext) -> None:
         self._shape = shape
         self._errors = RowErrors(context, shape.errors, lambda _: f"join on {shape.text}")
+        self._counters = context.counters
         self._bad: list[Output] = []
 
     def match(
@@ -129,7 +130,8 @@ class Pairing:
         try:
             rows = rows.filter(residual.expr)
         except ROW_ERRORS as error:
-            good, outputs, _ = self._errors.isolate(rows, lambda frame: frame.filter(residual.expr), error)
+            good, outputs, bad_rows = self._errors.isolate(rows, lambda frame: frame.filter(residual.expr), error)
+            self._counters.made += bad_rows  # it is a pair that fails: its rows have a fate of their own
             self._bad += outputs
             rows = pl.concat(good) if good else rows.clear()
         at, ids = rows.get_column(_AT).to_numpy(), rows.get_column(_ID).to_numpy()
@@ -189,8 +191,8 @@ def held_back(watermark: int, by: int) -> EventTimeMs:
     return EventTimeMs(max(watermark - by, WATERMARK_MIN))
 
 
-def in_pieces(tag: str, frame: pl.DataFrame) -> Iterator[Output]:
-    """Outputs of bounded size; none for no rows."""
+def in_pieces(frame: pl.DataFrame, counters: Counters) -> Iterator[Output]:
+    """Results in outputs of bounded size; none for no rows."""
     for piece in frame.iter_slices(PAIRS):
         if piece.height:
-            yield Output(tag, piece)
+            yield counters.result(piece)

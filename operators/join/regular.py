@@ -78,7 +78,7 @@ class RegularJoinSpec:
 
     def describe(self) -> str:
         kept = "for ever" if self.ttl_ms is None else f"for {self.ttl_ms}ms"
-        return f"{self.shape.describe()}, rows kept {kept}"
+        return f"{self.shape.describe()}, rows kept {kept}; {self.shape.holds()}"
 
     def explained(self) -> Explanation:
         changes = ", each change" if self.changelog else ""
@@ -114,6 +114,7 @@ class RegularJoin:
         self._spec = spec
         self._shape = spec.shape
         self._context = context
+        self._counters = context.counters
         self._pairing = Pairing(spec.shape, context)
         self._expiry = None if spec.ttl_ms is None else TIME if spec.by_event_time else _ARRIVED
         kind = spec.shape.kind
@@ -177,12 +178,16 @@ class RegularJoin:
             frame = frame.with_columns(pl.lit(self._now_ms, dtype=pl.Int64).alias(_ARRIVED))
         keyed = has_key(frame, mine.side.key)
         if keyed is not None:
+            alone = frame.filter(pl.Series(~keyed))
             if mine.alone:
-                yield from self._never_matched(frame.filter(pl.Series(~keyed)), now[~keyed], mine)
+                yield from self._never_matched(alone, now[~keyed], mine)
+            else:
+                self._counters.filtered += alone.height
             frame, now = frame.filter(pl.Series(keyed)), now[keyed]
         if not frame.height:
             return
         change = self._change(frame, now, mine)
+        self._counters.taken += frame.height
         touched: list[Ids] = []
         if change.taken.height:
             yield from self._take_back(change, mine, other, touched)
@@ -332,6 +337,7 @@ class RegularJoin:
     def _never_matched(self, frame: pl.DataFrame, now: Times, mine: _Kept) -> Iterator[Output]:
         """Rows with a null in their key are results as they come and go; nothing of them is kept."""
         change = self._change(frame, now, mine)
+        self._counters.taken += frame.height
         if change.taken.height:
             times = -change.taken.get_column(_NET).to_numpy()
             yield from self._alone(DELETE, mine, change.taken[np.repeat(np.arange(len(times)), times)])
@@ -346,7 +352,7 @@ class RegularJoin:
     def _output(self, kind: int, frame: pl.DataFrame) -> Output:
         if self._spec.changelog:
             frame = frame.with_columns(pl.lit(kind, dtype=pl.Int8).alias(KIND))
-        return Output("main", frame)
+        return self._counters.result(frame)
 
     def _says_late(self, frame: pl.DataFrame) -> bool:
         return ROW_WATERMARK in frame.columns and self._shape.timed

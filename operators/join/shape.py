@@ -14,6 +14,7 @@ import polars as pl
 from operators.connector import ErrorPolicy
 from operators.element import TIME, Schema
 from operators.expression import Scalar
+from operators.types import columns_text
 
 JoinKind = Literal["inner", "left", "right", "full", "semi", "anti"]
 
@@ -81,5 +82,11 @@ class JoinShape:
                 return self.left.timed
 
     def describe(self) -> str:
-        """Everything that stored rows depend on."""
+        """What is joined, in one line."""
         return f"{self.kind} join on {' '.join(self.text.split())}"
+
+    def holds(self) -> str:
+        """The rows of both sides as they are stored: what a stored row depends on, for `describe` of an operator."""
+        sides = (self.left, self.right)
+        held = [f"({columns_text(side.stored)}{', changes' if side.changelog else ''})" for side in sides]
+        return f"of {' and '.join(held)}"

@@ -54,7 +54,7 @@ class WindowJoinSpec:
         return WindowJoin(self, context)
 
     def describe(self) -> str:
-        return f"{self.shape.describe()}, {self.window or 'windows of the input'}"
+        return f"{self.shape.describe()}, {self.window or 'windows of the input'}; {self.shape.holds()}"
 
     def explained(self) -> Explanation:
         window = "of the input" if self.window is None else self.window.text
@@ -84,6 +84,7 @@ class WindowJoin:
         self._window = spec.window
         self._single = spec.window is None or spec.window.tumbles  # every row is in exactly one window
         self._context = context
+        self._counters = context.counters
         self._pairing = Pairing(shape, context)
         left_carried, right_carried = spec.carried or (None, None)
         self._left = self._input("left", shape.left, left_carried, alone=shape.pads_left or shape.kind == "anti")
@@ -105,6 +106,11 @@ class WindowJoin:
             self._watermark = due[-1] - 1
             self._forget()
         self._watermark = max(self._watermark, watermark)
+
+    def next_close(self) -> EventTimeMs | None:
+        """The last instant of the next window with rows."""
+        starts = self._slices()
+        return EventTimeMs(self._next_end(starts[0], self._watermark + 1) - 1) if starts else None
 
     def prepare_snapshot(self) -> Mapping[str, Any]:
         """Waiting rows go to state; the watermark says which windows are closed."""
@@ -134,12 +140,14 @@ class WindowJoin:
             kept = kept.with_columns(pl.Series(_FROM, open_from))
         taken = last_ends > now + 1
         if not taken.all():
-            self._context.counters.late += int((~taken).sum())
+            self._counters.late += int((~taken).sum())
             kept, slices = kept.filter(pl.Series(taken)), slices[taken]
         if kept.height:
             starts, of_row = np.unique(slices, return_inverse=True)
             for index, start in enumerate(starts.tolist()):
-                to.rows.add(start, kept[np.flatnonzero(of_row == index)] if len(starts) > 1 else kept)
+                rows = kept[np.flatnonzero(of_row == index)] if len(starts) > 1 else kept
+                to.rows.add(start, rows)
+                self._counters.taken += rows.height
         to.rows.fit()
         return iter(())
 
@@ -217,7 +225,8 @@ class WindowJoin:
                 matched_left[matches.at] = True
                 matched_right[matches.ids] = True
                 if self._shape.pairs and len(matches.at):
-                    yield Output("main", self._pairing.joined(matches.rows, *self._windows(matches.rows, self._left)))
+                    joined = self._pairing.joined(matches.rows, *self._windows(matches.rows, self._left))
+                    yield self._counters.result(joined)
         yield from self._pairing.errors()
         if self._shape.kind == "semi":
             yield from self._alone(self._left, left, matched_left)
@@ -228,7 +237,8 @@ class WindowJoin:
 
     def _alone(self, each: _Input, rows: pl.DataFrame, wanted: Flags) -> Iterator[Output]:
         chosen = rows.filter(pl.Series(wanted))
-        yield from in_pieces("main", self._pairing.alone(each.side, chosen, *self._windows(chosen, each)))
+        alone = self._pairing.alone(each.side, chosen, *self._windows(chosen, each))
+        yield from in_pieces(alone, self._counters)
 
     def _windows(self, rows: pl.DataFrame, each: _Input) -> list[pl.Series]:
         """The columns that say which window results belong to, and their time."""

@@ -11,7 +11,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import structlog
 
@@ -36,6 +36,7 @@ from streamproc.checkpoint.coordinator import (
     Trigger,
 )
 from streamproc.checkpoint.manifest import (
+    NOTHING_YET,
     Kind,
     Manifest,
     assemble,
@@ -43,20 +44,31 @@ from streamproc.checkpoint.manifest import (
     checkpoint_of,
     committed_name,
     manifest_name,
+    savepoint_name,
 )
 from streamproc.checkpoint.recovery import (
     Superseded,
     list_checkpoints,
+    list_savepoints,
     newer_attempt,
     read_manifest,
     superseded_text,
 )
 from streamproc.dataflow.source_subtask import SourceSubtask
 from streamproc.dataflow.subtask import Subtask
+from streamproc.observability.facts import PendingCheckpoint
+from streamproc.observability.ledger import StepLedger
 from streamproc.observability.status import JobObserver
 from streamproc.pipeline.spec import CheckpointSpec
+from streamproc.runners.control import JobControl, SavepointFailed
 
 log = structlog.get_logger("streamproc.checkpoint")
+
+_ENDS: Final[Mapping[Kind, Literal["finished", "stopped", "drained"]]] = {
+    "finished": "finished",
+    "stop": "stopped",
+    "drain": "drained",
+}
 
 
 class TooManyFailedCheckpoints(Failure):
@@ -70,7 +82,7 @@ class TooManyFailedCheckpoints(Failure):
 class Ending:
     """Why the job ends after its last checkpoint."""
 
-    status: Literal["finished", "stopped"]
+    status: Literal["finished", "stopped", "drained"]
     checkpoint: CheckpointId
 
 
@@ -87,7 +99,9 @@ class CheckpointDriver:
         subtasks: Sequence[Subtask],
         next_checkpoint: CheckpointId,
         observer: JobObserver,
+        ledger: Mapping[str, StepLedger] = NOTHING_YET,
     ) -> None:
+        """`ledger`: of the checkpoint from which the attempt goes on."""
         self._pipeline = pipeline
         self._attempt = attempt
         self._max_parallelism = max_parallelism
@@ -100,8 +114,13 @@ class CheckpointDriver:
         )
         self._events: asyncio.Queue[Event] = asyncio.Queue()
         self._observer = observer
+        self._restored_ledger = ledger
+        self._ledger = ledger  # of the newest manifest
+        self._unaccounted: dict[str, int] = {}  # by node, what the log has been told
         self._kind: Kind = "periodic"
         self._triggered_s = 0.0
+        self._committing = False
+        self._draining = False
 
     # -- what subtasks report (CheckpointReporter)
 
@@ -113,47 +132,86 @@ class CheckpointDriver:
         """A subtask's part could not be written."""
         self._events.put_nowait(Declined(checkpoint, reason, refused))
 
+    def pending(self) -> PendingCheckpoint | None:
+        """The checkpoint under way; nobody is missing while sinks commit."""
+        if self._coordinator.pending is None and not self._committing:
+            return None
+        missing = tuple(sorted(self._coordinator.missing()))
+        return PendingCheckpoint(time.monotonic() - self._triggered_s, missing)
+
     # -- the cycle
 
-    async def run(self, stop: asyncio.Event, caught_up: Callable[[], bool] | None) -> Ending:
-        """Checkpoint now (it pins where sources began), then every interval, until `stop` is set, the input has
-        ended, or `caught_up` says so; then once more."""
-        await self._until_completed("periodic", stop, tries=1)
+    async def run(self, control: JobControl, caught_up: Callable[[], bool] | None) -> Ending:
+        """Checkpoint now (it pins where sources began), then every interval and whenever a savepoint is asked for,
+        until a stop is, the input has ended, or `caught_up` says so; then once more."""
+        await self._until_completed("periodic", tries=1)
         while True:
-            reason = await self._wait(stop, caught_up)
-            if reason == "periodic":
-                await self._once(reason)
-                continue
-            if reason == "stop":
-                self._observer.status.state = "stopping"
-            checkpoint = await self._until_completed(reason, None, tries=None)
-            assert checkpoint is not None
-            return Ending("finished" if reason == "finished" else "stopped", checkpoint)
+            kind = await self._wait(control, caught_up)
+            if kind == "periodic":
+                await self._once(kind)
+            elif kind == "savepoint":
+                await self._savepoint(control)
+            else:
+                if kind == "stop":
+                    self._observer.status.state = "stopping"
+                checkpoint = await self._until_completed(kind, tries=None)
+                assert checkpoint is not None
+                return Ending(_ENDS[kind], checkpoint)
 
-    async def _wait(self, stop: asyncio.Event, caught_up: Callable[[], bool] | None) -> Kind:
+    async def _wait(self, control: JobControl, caught_up: Callable[[], bool] | None) -> Kind:
+        """Until there is something to do: the kind of checkpoint to take."""
         deadline = time.monotonic() + self._spec.every / 1000
         ended = asyncio.create_task(self._all_exhausted())
-        stopped = asyncio.create_task(stop.wait())
         try:
             while True:
-                left = deadline - time.monotonic()
-                timeout = min(left, 0.25) if caught_up is not None else left
-                await asyncio.wait([ended, stopped], timeout=max(0.0, timeout), return_when=asyncio.FIRST_COMPLETED)
+                control.wake.clear()
                 if ended.done():
-                    return "finished"
-                if stopped.done() or (caught_up is not None and caught_up()):
+                    return "drain" if self._draining else "finished"
+                if control.wants_savepoint:
+                    return "savepoint"
+                if control.stopping.is_set():
+                    if not control.drain:
+                        return "stop"
+                    self._drain()
+                elif caught_up is not None and caught_up():
                     return "stop"
-                if time.monotonic() >= deadline:
+                left = deadline - time.monotonic()
+                if left <= 0:
                     return "periodic"
+                woken = asyncio.create_task(control.wake.wait())
+                try:
+                    timeout = min(left, 0.25) if caught_up is not None else left
+                    await asyncio.wait([ended, woken], timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    woken.cancel()
         finally:
             ended.cancel()
-            stopped.cancel()
+
+    def _drain(self) -> None:
+        """End the input here: event time comes to its end, all windows close."""
+        if not self._draining:
+            self._draining = True
+            self._observer.status.state = "stopping"
+            for source in self._sources:
+                source.drain()
+
+    async def _savepoint(self, control: JobControl) -> None:
+        """Answer everybody who asked before its trigger."""
+        asked = control.take_asked()
+        completed = await self._once("savepoint")
+        for each in asked:
+            if each.done():  # whoever asked does not wait any more
+                continue
+            if completed is None:
+                each.set_exception(SavepointFailed("the savepoint was aborted; the log says why"))
+            else:
+                each.set_result(completed)
 
     async def _all_exhausted(self) -> None:
         for source in self._sources:
             await source.exhausted.wait()
 
-    async def _until_completed(self, kind: Kind, stop: asyncio.Event | None, tries: int | None) -> CheckpointId | None:
+    async def _until_completed(self, kind: Kind, tries: int | None) -> CheckpointId | None:
         """Try until one completes; the coordinator fails the job when too many in a row do not."""
         while tries is None or tries > 0:
             completed = await self._once(kind)
@@ -193,11 +251,15 @@ class CheckpointDriver:
         match command:
             case InjectBarriers(checkpoint):
                 for source in self._sources:
-                    source.trigger(checkpoint, halt=self._kind != "periodic")
+                    source.trigger(checkpoint, halt=self._kind in _ENDS)
             case CreateManifest(checkpoint, parts):
                 return await self._create_manifest(checkpoint, list(parts.values()))
             case Complete(checkpoint):
-                await self._complete(checkpoint)
+                self._committing = True
+                try:
+                    await self._complete(checkpoint)
+                finally:
+                    self._committing = False
             case Abort(checkpoint, reason):
                 self._observer.metrics.checkpoints_total("aborted").inc()
                 log.warning("checkpoint aborted", checkpoint=checkpoint, reason=reason)
@@ -214,7 +276,9 @@ class CheckpointDriver:
             self._kind,
             self._max_parallelism,
             parts,
+            self._restored_ledger,
         )
+        self._ledger = manifest.ledger
         left_s = self._spec.timeout / 1000 - (time.monotonic() - self._triggered_s)
         try:
             # A manifest that is created later after all, by a thread we no longer wait for, does no harm: nothing is
@@ -231,12 +295,13 @@ class CheckpointDriver:
         metrics = self._observer.metrics
         metrics.checkpoint_size_bytes.set(manifest.size_bytes())
         metrics.checkpoint_alignment_seconds.set(max(float(part["alignment_s"]) for part in parts))
-        metrics.uncommitted_transactions.set(sum(len(c) for c in manifest.sinks.values()))
         return ManifestCreated(checkpoint)
 
     def _create_and_look(self, manifest: Manifest) -> int | None:
         """Create the manifest; the number of a newer attempt, if there is one."""
         name = manifest_name(manifest.checkpoint)
+        if manifest.kind == "savepoint":
+            self._store.create(savepoint_name(manifest.checkpoint), b"")
         try:
             self._store.create(name, manifest.to_bytes())
         except AlreadyExists:
@@ -250,11 +315,13 @@ class CheckpointDriver:
         await asyncio.gather(*(subtask.on_complete(checkpoint) for subtask in self._subtasks))
         took_s = time.monotonic() - self._triggered_s
         metrics, status = self._observer.metrics, self._observer.status
-        metrics.uncommitted_transactions.set(0)
         metrics.checkpoint_duration.observe(took_s)
         metrics.checkpoints_total("completed").inc()
         metrics.last_completed_checkpoint_id.set(checkpoint)
+        metrics.last_completed_checkpoint_timestamp.set(time.time())
         status.checkpoint, status.checkpoint_at, status.checkpoint_duration_s = checkpoint, time.time(), took_s
+        self._close_books(checkpoint)
+        status.checkpoints += 1
         # The checkpoint itself is complete; what is left over is removed after a later one. A thread that is no
         # longer waited for removes nothing that a later checkpoint refers to.
         try:
@@ -267,14 +334,33 @@ class CheckpointDriver:
         except Failure as failure:
             log.warning("old checkpoints could not be removed", reason=str(failure))
 
+    def _close_books(self, checkpoint: CheckpointId) -> None:
+        """Show the ledger; rows that it misses (or has too many of) are our fault, and nobody else would notice."""
+        self._observer.status.ledger = self._ledger
+        for node, account in self._ledger.items():
+            unaccounted = account.unaccounted
+            self._observer.metrics.ledger_unaccounted(node).set(unaccounted)
+            if unaccounted != self._unaccounted.get(node, 0):
+                log.error(
+                    "the record ledger does not balance: rows were lost (above 0) or came twice (below)",
+                    checkpoint=checkpoint,
+                    node=node,
+                    unaccounted=unaccounted,
+                    **account.as_json(),
+                )
+            self._unaccounted[node] = unaccounted
+
 
 def tidy(store: CheckpointStore, attempt: int, checkpoint: CheckpointId, keep: int) -> None:
-    """Mark `checkpoint` committed; keep the newest `keep`; delete files nothing refers to any more."""
+    """Mark `checkpoint` committed; keep the newest `keep` and all savepoints; delete files nothing refers to."""
     store.create(committed_name(checkpoint), b"")
-    checkpoints = [c for c in list_checkpoints(store) if c <= checkpoint][-keep:]
+    stored = [c for c in list_checkpoints(store) if c <= checkpoint]
+    savepoints = set(list_savepoints(store))
+    newest = [c for c in stored if c not in savepoints][-keep:] or [checkpoint]
+    checkpoints = [c for c in stored if c >= newest[0] or c in savepoints]
     _check_not_superseded(store, attempt)
     for name, _ in store.list("chk-"):  # sorted: the mark of a commit goes before its manifest
-        if (old := checkpoint_of(name)) is not None and old < checkpoints[0]:
+        if (old := checkpoint_of(name)) is not None and old <= checkpoint and old not in checkpoints:
             store.delete(name)
     kept = list(_readable(store, checkpoints))
 
@@ -283,9 +369,11 @@ def tidy(store: CheckpointStore, attempt: int, checkpoint: CheckpointId, keep: i
         return {file.name for manifest in kept for file in manifest.files()}
 
     collect(store, live, UploadId(attempt, checkpoint))
+    # Those that only an old savepoint is of are not needed: one goes on from a savepoint by its number.
+    oldest = min((manifest.attempt for manifest in kept if manifest.checkpoint >= newest[0]), default=attempt)
     for name, _ in store.list("attempts/"):
         number = attempt_of(name)
-        if number is not None and number < min((manifest.attempt for manifest in kept), default=attempt):
+        if number is not None and number < oldest:
             store.delete(name)
 
 

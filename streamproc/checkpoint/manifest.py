@@ -4,6 +4,7 @@ Where things are in a checkpoint store, below `<pipeline>/`:
 
     chk-00000012/manifest.json    its existence is the commit of checkpoint 12
     chk-00000012/committed        the sinks have committed too; recovery need not do it again
+    chk-00000012/savepoint        it is never removed by the job (created ahead of the manifest)
     attempts/00000003             a claim: attempt 3 has begun
     attempts/00000003-restored    and this is the checkpoint it goes on from
     files/3-12/abcd…              state files, by the upload (attempt 3, checkpoint 12) and their sha256
@@ -15,7 +16,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 from operators.connector import Committable
@@ -23,11 +24,14 @@ from operators.element import CheckpointId
 from state.failure import CorruptCheckpoint
 from state.key_group import KeyGroupRange
 from state.snapshot import StoredFile
+from streamproc.observability.ledger import StepLedger
 
 VERSION: Final = 1
-Kind = Literal["periodic", "stop", "finished"]
+Kind = Literal["periodic", "savepoint", "stop", "drain", "finished"]
 
-_CHECKPOINT = re.compile(r"chk-(\d+)/(manifest\.json|committed)")
+NOTHING_YET: Final[Mapping[str, StepLedger]] = {}  # the ledger before the first row
+
+_CHECKPOINT = re.compile(r"chk-(\d+)/(manifest\.json|committed|savepoint)")
 _ATTEMPT = re.compile(r"attempts/(\d+)(-restored)?")
 
 
@@ -41,6 +45,11 @@ def committed_name(checkpoint: int) -> str:
     return f"chk-{checkpoint:08d}/committed"
 
 
+def savepoint_name(checkpoint: int) -> str:
+    """Name in the store."""
+    return f"chk-{checkpoint:08d}/savepoint"
+
+
 def attempt_name(attempt: int) -> str:
     """Name in the store."""
     return f"attempts/{attempt:08d}"
@@ -52,7 +61,7 @@ def restored_name(attempt: int) -> str:
 
 
 def checkpoint_of(name: str) -> CheckpointId | None:
-    """The checkpoint that a manifest or a commit mark called `name` belongs to."""
+    """The checkpoint that a manifest or a mark called `name` belongs to."""
     match = _CHECKPOINT.fullmatch(name)
     return CheckpointId(int(match[1])) if match else None
 
@@ -86,6 +95,7 @@ class Manifest:
     sources: Mapping[str, Mapping[str, Any]]  # source → split → {position, max_time, finished}
     steps: Mapping[str, Sequence[StepPart]]
     sinks: Mapping[str, Sequence[Committable]]
+    ledger: Mapping[str, StepLedger] = field(default_factory=dict)  # by node, since the pipeline began
 
     def files(self) -> Iterator[StoredFile]:
         """Every state file, repeated where shared."""
@@ -121,6 +131,7 @@ class Manifest:
                 for step, parts in self.steps.items()
             },
             "sinks": self.sinks,
+            "ledger": {node: account.as_json() for node, account in self.ledger.items()},
         }
         return json.dumps({"sha256": _checksum(body), "body": body}, indent=1).encode()
 
@@ -144,6 +155,7 @@ class Manifest:
                 sources=body["sources"],
                 steps={step: [_part(part) for part in parts] for step, parts in body["steps"].items()},
                 sinks=body["sinks"],
+                ledger={node: StepLedger.from_json(stored) for node, stored in body.get("ledger", {}).items()},
             )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise CorruptCheckpoint(f"{name}: not a readable manifest ({type(error).__name__}: {error})") from error
@@ -162,8 +174,10 @@ def assemble(
     kind: Kind,
     max_parallelism: int,
     parts: Sequence[Mapping[str, Any]],
+    ledger: Mapping[str, StepLedger] = NOTHING_YET,
 ) -> Manifest:
-    """Put the subtasks' acknowledged parts together."""
+    """Put the subtasks' acknowledged parts together. `ledger`: what the attempt's own counts are added to."""
+    accounts = dict(ledger)
     sources: dict[str, dict[str, Any]] = {}
     steps: dict[str, list[StepPart]] = {}
     sinks: dict[str, list[Committable]] = {}
@@ -174,9 +188,11 @@ def assemble(
             steps.setdefault(step, []).append(_part(state))
         for sink, committables in part.get("sinks", {}).items():
             sinks.setdefault(sink, []).extend(committables)
+        for node, counted in part.get("ledger", {}).items():
+            accounts[node] = accounts.get(node, StepLedger()) + StepLedger.from_json(counted)
     for states in steps.values():
         states.sort(key=lambda state: state.groups)
-    return Manifest(pipeline, checkpoint, attempt, created_ms, kind, max_parallelism, sources, steps, sinks)
+    return Manifest(pipeline, checkpoint, attempt, created_ms, kind, max_parallelism, sources, steps, sinks, accounts)
 
 
 def _part(part: Mapping[str, Any]) -> StepPart:

@@ -26,6 +26,7 @@ from streamproc.checkpoint.manifest import (
     committed_name,
     manifest_name,
     restored_name,
+    savepoint_name,
 )
 
 log = structlog.get_logger("streamproc.checkpoint")
@@ -116,6 +117,18 @@ def list_checkpoints(store: CheckpointStore) -> list[CheckpointId]:
     return sorted(c for c, name in found if c is not None and name == manifest_name(c))
 
 
+def list_savepoints(store: CheckpointStore) -> list[CheckpointId]:
+    """Checkpoints that are kept until somebody releases them, ascending."""
+    names = {name for name, _ in store.list("chk-")}
+    numbers = {c for name in names if (c := checkpoint_of(name)) is not None}
+    return sorted(c for c in numbers if savepoint_name(c) in names and manifest_name(c) in names)
+
+
+def release_savepoint(store: CheckpointStore, savepoint: CheckpointId) -> None:
+    """From now on it is a checkpoint like others: removed once it is old."""
+    store.delete(savepoint_name(savepoint))
+
+
 def read_manifest(store: CheckpointStore, checkpoint: CheckpointId) -> Manifest:
     """Raises CorruptCheckpoint."""
     name = manifest_name(checkpoint)
@@ -175,6 +188,8 @@ def survey(store: CheckpointStore) -> StoredCheckpoints:
     damage: dict[CheckpointId, str] = {}
     for checkpoint in sorted({c for name in names if (c := checkpoint_of(name)) is not None}):
         name = manifest_name(checkpoint)
+        if name not in names and committed_name(checkpoint) not in names:
+            continue  # a savepoint that did not complete
         if name not in names:
             damage[checkpoint] = f"{name} is missing, although {committed_name(checkpoint)} is there"
             continue
@@ -216,6 +231,6 @@ def _newest_whole(
     if damage:
         raise CorruptCheckpoint(
             f"none of the checkpoints can be used: {'; '.join(damage[c] for c in sorted(damage, reverse=True))}. "
-            "To begin anew, which writes all results again, use another --checkpoints location"
+            "To begin anew, which writes all results again, give it another place for its checkpoints"
         )
     return None, ()

@@ -203,8 +203,9 @@ class FileReader:
         name, at = self._source.name, datetime.now(UTC)
 
         def decode() -> Decoded:
-            frame, bad = piece.decode()
-            return Decoded(frame, _errors(name, split, at, bad) if bad else None)
+            records = piece.decode()
+            errors = _errors(name, split, at, records.bad) if records.bad else None
+            return Decoded(records.frame, errors, records.silent, records.seconds)
 
         return Fetched(split, piece.position, piece.rows, piece.bytes, decode, piece.finished)
 

@@ -7,8 +7,9 @@ position stands behind has been handed out; what follows it will be.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import IO, Any, ClassVar, Final, Protocol
+from typing import IO, Any, ClassVar, Final, NamedTuple, Protocol
 
 import numpy as np
 import polars as pl
@@ -19,8 +20,9 @@ from fsspec.utils import infer_compression
 from operators.connector import Position
 from state.failure import Actor, Failure
 from streamproc.connectors.file_system import FileSystem
+from streamproc.formats.debezium import DebeziumJsonDecoder
 from streamproc.formats.parquet import ParquetDecoder
-from streamproc.formats.protocol import BadRecord, DecodeError, RecordDecoder
+from streamproc.formats.protocol import BadRecord, DecodeError, RecordDecoder, Rows
 
 LINE_BYTES_MAX: Final = 64 << 20
 _CHUNK_BYTES: Final = 1 << 20
@@ -49,6 +51,15 @@ class BadRow:
     message: str
 
 
+class Records(NamedTuple):
+    """What became of the records of a piece. `silent`, `seconds`: see `operators.connector.Decoded`."""
+
+    frame: pl.DataFrame
+    bad: list[BadRow]
+    silent: int = 0
+    seconds: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class Piece:
     """Whole records and the position after them. `finished`: the file ends here."""
@@ -56,7 +67,7 @@ class Piece:
     position: Position
     rows: int
     bytes: int
-    decode: Callable[[], tuple[pl.DataFrame, list[BadRow]]]
+    decode: Callable[[], Records]
     finished: bool
 
 
@@ -192,21 +203,25 @@ class LineFile:
             position["done"] = True
         decoder = self._decoder
 
-        def decode() -> tuple[pl.DataFrame, list[BadRow]]:
+        def decode() -> Records:
             assert decoder is not None
             return decode_lines(decoder, chunk, rows, first_line)
 
         return Piece(position, rows, len(chunk), decode, finished)
 
 
-def decode_lines(decoder: RecordDecoder, chunk: bytes, rows: int, first_line: int) -> tuple[pl.DataFrame, list[BadRow]]:
+def decode_lines(decoder: RecordDecoder, chunk: bytes, rows: int, first_line: int) -> Records:
     """All lines at once, or when one is refused what can be decoded; blank lines are no records."""
-    try:
-        return decoder.decode_lines(chunk, rows), []
-    except DecodeError:
-        lines = [(i, line) for i, line in enumerate(chunk.split(b"\n")) if line.strip()]
-    frame, bad = decoder.decode_each([line for _, line in lines])
-    return frame, [BadRow(first_line + lines[b.at][0], lines[b.at][1].rstrip(b"\r"), b.message) for b in bad]
+    each = decoder if isinstance(decoder, DebeziumJsonDecoder) else None
+    if each is None:
+        with suppress(DecodeError):
+            return Records(decoder.decode_lines(chunk, rows), [])
+    read = chunk.split(b"\n")[:rows]
+    lines = [(i, line) for i, line in enumerate(read) if line.strip()]
+    values = [line for _, line in lines]
+    decoded = Rows(*decoder.decode_each(values)) if each is None else each.decode_values(values)
+    bad = [BadRow(first_line + lines[b.at][0], lines[b.at][1].rstrip(b"\r"), b.message) for b in decoded.bad]
+    return Records(decoded.frame, bad, decoded.silent + len(read) - len(lines), decoded.seconds)
 
 
 class ParquetSplitFile:
@@ -256,10 +271,10 @@ class ParquetSplitFile:
         if finished:
             position["done"] = True
 
-        def decode() -> tuple[pl.DataFrame, list[BadRow]]:
+        def decode() -> Records:
             assert rows is not None
             frame, bad = self._decoder.decode(rows)
-            return frame, [_bad_row(rows, row, first_row) for row in bad]
+            return Records(frame, [_bad_row(rows, row, first_row) for row in bad])
 
         return Piece(position, rows.num_rows if rows else 0, rows.nbytes if rows else 0, decode, finished)
 

@@ -31,6 +31,10 @@ class WatermarkValve:
         self.current = combined
         return combined
 
+    def channels(self) -> list[Watermark]:
+        """What each channel has brought."""
+        return [Watermark(time, idle) for time, idle in zip(self._times, self._idle, strict=True)]
+
     def others(self, channel: int) -> EventTimeMs:
         """The minimum over the other live channels: what they allow a row of `channel` at most."""
         return min(

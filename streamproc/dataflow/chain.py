@@ -13,8 +13,17 @@ from typing import NamedTuple
 import polars as pl
 
 from operators.element import ROW_WATERMARK, WATERMARK_MIN, EventTimeMs
-from operators.operator import Closes, Counters, HoldsWatermark, Operator, TwoInputOperator, UsesProcessingTime
+from operators.operator import (
+    Closes,
+    ClosesWindows,
+    Counters,
+    HoldsWatermark,
+    Operator,
+    TwoInputOperator,
+    UsesProcessingTime,
+)
 from streamproc.dataflow.partitioner import Partitioner
+from streamproc.observability.ledger import StepLedger
 from streamproc.pipeline.logical import StreamRef
 
 SINK = -1  # the route index of the chain's own sink
@@ -39,16 +48,18 @@ class ChainedOperator:
 
 @dataclass(slots=True)
 class Route:
-    """An edge seen from the sender: rows of `stream` pass `before`, then the partitioner."""
+    """An edge seen from the sender: rows of `stream` pass `before`, then the partitioner, to the node `reader`."""
 
     index: int
     stream: StreamRef
+    reader: str
     before: Sequence[ChainedOperator]
     partitioner: Partitioner
 
 
 class StepFlow:
-    """Rows that went in and out of one step, in this subtask."""
+    """Rows that went in and out of one step, in this subtask. Out: what it makes of its input, also on side outputs;
+    late rows and errors are not among them."""
 
     __slots__ = ("rows_in", "rows_out")
 
@@ -66,7 +77,7 @@ class Chain:
         output: StreamRef,
         routes: Sequence[Route],
         *,
-        has_sink: bool,
+        sink: str | None,
         counted_by_sender: frozenset[int] = frozenset(),
     ) -> None:
         """`counted_by_sender`: inputs of the first step whose rows are counted ahead of the exchange."""
@@ -75,17 +86,20 @@ class Chain:
         self._routes: dict[StreamRef, list[Route]] = {}
         for route in routes:
             self._routes.setdefault(route.stream, []).append(route)
-        self._has_sink = has_sink
+        self._has_sink = sink is not None
         self._seen = [WATERMARK_MIN] * (len(operators) + 1)  # by each operator, and by what follows the last
         holds = [isinstance(op.operator, HoldsWatermark) for op in operators]
         self._unheld = holds.index(True) + 1 if any(holds) else len(self._seen)
         self.uses_processing_time = any(isinstance(op.operator, UsesProcessingTime) for op in operators)
+        self._closing = [(op.step, op.operator) for op in operators if isinstance(op.operator, ClosesWindows)]
         self.all_operators = [*operators, *(op for route in routes for op in route.before)]
         self.flows: Mapping[str, StepFlow] = {op.step: StepFlow() for op in self.all_operators}
         steps = [op.step for op in operators]
         self._counted_by_sender = counted_by_sender
         self._enters = [i == 0 or steps[i - 1] != step for i, step in enumerate(steps)]
         self._leaves = [i + 1 == len(steps) or steps[i + 1] != step for i, step in enumerate(steps)]
+        self._next = [*steps[1:], sink] if steps else []  # the chain's node that reads what leaves an operator
+        self._sent = dict.fromkeys([*steps[1:], *([sink] if steps and sink else []), *(r.reader for r in routes)], 0)
 
     @property
     def watermark(self) -> EventTimeMs:
@@ -126,6 +140,26 @@ class Chain:
             if isinstance(chained.operator, Closes):
                 chained.operator.close()
 
+    def next_closes(self) -> dict[str, EventTimeMs]:
+        """By step, the watermark at which its next window closes; steps with nothing open are left out."""
+        closes: dict[str, EventTimeMs] = {}
+        for step, operator in self._closing:
+            if (due := operator.next_close()) is not None:
+                closes[step] = min(due, closes.get(step, due))
+        return closes
+
+    def accounts(self) -> dict[str, StepLedger]:
+        """Of each step what became of its rows here, and of each node what was sent to it from here."""
+        accounts = {step: StepLedger(flow.rows_in, flow.rows_out) for step, flow in self.flows.items()}
+        for chained in self.all_operators:
+            counted = chained.counters
+            accounts[chained.step] += StepLedger(
+                filtered=counted.filtered, late=counted.late, errors=counted.errors, held=counted.taken - counted.made
+            )
+        for node, rows in self._sent.items():
+            accounts[node] = accounts.get(node, StepLedger()) + StepLedger(sent=rows)
+        return accounts
+
     def emit(self, stream: StreamRef, frame: pl.DataFrame) -> Iterator[Routed]:
         """Send rows of a side output that arose outside the operators (decode errors)."""
         yield from self._send(stream, frame)
@@ -149,16 +183,22 @@ class Chain:
     def _after(self, index: int, tag: str, frame: pl.DataFrame) -> Iterator[Routed]:
         step = self.operators[index].step
         if tag != "main":
+            if tag not in ("late", "errors"):
+                self.flows[step].rows_out += frame.height
             yield from self._send(StreamRef(step, tag), frame)
             return
         if self._leaves[index]:
             self.flows[step].rows_out += frame.height
+            following = self._next[index]
+            if following is not None:
+                self._sent[following] += frame.height
         yield from self._feed(index + 1, frame)
 
     def _send(self, stream: StreamRef, frame: pl.DataFrame) -> Iterator[Routed]:
         if self._has_sink and stream == self._output:
             yield Routed(SINK, 0, frame)
         for route in self._routes.get(stream, ()):
+            self._sent[route.reader] += frame.height
             yield from self._through(route, 0, frame)
 
     def _through(self, route: Route, index: int, frame: pl.DataFrame) -> Iterator[Routed]:

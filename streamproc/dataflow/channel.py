@@ -37,6 +37,11 @@ class Channel:
         """Rows waiting."""
         return self._rows
 
+    @property
+    def has_room(self) -> bool:
+        """For another batch."""
+        return self._room.is_set()
+
     async def wait_room(self) -> None:
         """Until there is room for another batch."""
         await self._room.wait()

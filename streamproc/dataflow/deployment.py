@@ -14,10 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from operators.connector import Committable, Sink, Source, SourceReader, SplitId
-from operators.element import CheckpointId, EventTimeMs
+from operators.element import WATERMARK_MIN, CheckpointId, EventTimeMs
 from operators.operator import Counters, OperatorContext
 from state.backend import LocalSnapshot, StateBackend
-from state.failure import Failure
 from state.key_group import KeyGroupRange, range_of_subtask
 from state.restored_files import RestoredFiles
 from state.rocksdb import RocksBackend
@@ -28,9 +27,10 @@ from streamproc.checkpoint.manifest import Manifest, StepPart
 from streamproc.connectors import make_sink, make_source
 from streamproc.dataflow.chain import Chain, ChainedOperator, Route
 from streamproc.dataflow.channel import Channel
-from streamproc.dataflow.compute import Compute
+from streamproc.dataflow.compute import CallStuck, Compute
 from streamproc.dataflow.gate import InputGate
 from streamproc.dataflow.partitioner import Forward, HashByKey, Partitioner, Rebalance
+from streamproc.dataflow.reachability import Reachability
 from streamproc.dataflow.source_alignment import SourceAlignment, SourceProgress
 from streamproc.dataflow.source_subtask import RestoredSplit, SourceSubtask
 from streamproc.dataflow.subtask import (
@@ -40,24 +40,21 @@ from streamproc.dataflow.subtask import (
     Subtask,
     SubtaskParts,
 )
+from streamproc.functions.loading import UserCode
+from streamproc.observability.facts import JobFacts, PendingCheckpoint
 from streamproc.observability.status import JobObserver
-from streamproc.pipeline.logical import LogicalGraph, LogicalSource
+from streamproc.pipeline.logical import LogicalSource
 from streamproc.pipeline.physical import Edge, PhysicalGraph, Stage, Vertex
 
 _CHANNEL_BATCHES = 2  # a channel holds this many full batches: one being read, one waiting
 _CHANNEL_BYTES_MAX = 16 << 20
+_WATCH_S = 1.0
 _MEMORY_ROWS_MAX = 2_000_000  # partial rows of one job kept in memory; beyond that they are in RocksDB only
 
 
 def wall_clock_ms() -> int:
     """Milliseconds since the epoch."""
     return time.time_ns() // 1_000_000
-
-
-class IncompatibleCheckpoint(Failure):
-    """The checkpoint holds state that the pipeline, as it is now, has no place for."""
-
-    acts = "user"
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +87,8 @@ class Deployment:
         committed: bool,
         now_ms: Callable[[], int] = wall_clock_ms,
     ) -> None:
-        """`files`: those of `restored`, fetched. `committed`: the sinks are known to have committed it.
+        """`restored`: as `checkpoint.compatibility.fitted` gives it. `files`: those of it, fetched. `committed`: the
+        sinks are known to have committed it.
         `now_ms`: the clock of processing time."""
         self._graph = graph
         self._files = files
@@ -103,9 +101,10 @@ class Deployment:
         self._sinks: dict[str, Sink] = {}
         self._sources: dict[str, Source] = {}
         self._progress: dict[SubtaskId, SourceProgress] = {}
+        self._watching: asyncio.Task[None] | None = None
+        self._recovering = 0  # transactions of the restored checkpoint that are being committed
         self.subtasks: list[Subtask] = []
-        if restored is not None:
-            check_compatible(graph, restored, committed=committed)
+        self.pending: Callable[[], PendingCheckpoint | None] = lambda: None  # the driver's, once there is one
 
     @property
     def sources(self) -> list[SourceSubtask]:
@@ -124,17 +123,63 @@ class Deployment:
 
     async def open(self) -> None:
         """Sinks recover, then everything connects."""
+        self._observer.metrics.refresh = self.report
+        self._watching = asyncio.create_task(self._watch())
         for name, sink in self._sinks.items():
             prepared: Sequence[Committable] = ()
             if self._restored is not None and not self._committed:
                 prepared = self._restored.sinks.get(name, ())
+            self._recovering = len(prepared)
             await sink.recover(prepared, self._graph.logical.sinks[name].parallelism)
+        self._recovering = 0
         await asyncio.gather(*(subtask.open() for subtask in self.subtasks))
 
     async def close(self) -> None:
-        """Release everything, in spite of failures."""
-        await asyncio.gather(*(subtask.close() for subtask in self.subtasks), return_exceptions=True)
+        """Release everything, in spite of failures. Raises CallStuck where that is not possible."""
+        if self._watching is not None:
+            self._watching.cancel()
+            await asyncio.gather(self._watching, return_exceptions=True)
+        closed = await asyncio.gather(*(subtask.close() for subtask in self.subtasks), return_exceptions=True)
         await asyncio.gather(*(sink.close() for sink in self._sinks.values()), return_exceptions=True)
+        self._observer.metrics.refresh = lambda: None
+        self.report()
+        for outcome in closed:
+            if isinstance(outcome, CallStuck):
+                raise outcome
+
+    def facts(self) -> JobFacts:
+        """What the job is doing now; on the event loop."""
+        pending = self.pending()
+        return JobFacts(
+            pipeline=self._graph.logical.pipeline,
+            taken_ms=wall_clock_ms(),
+            subtasks=tuple(subtask.facts() for subtask in self.subtasks),
+            checkpoint_pending_s=None if pending is None else pending.seconds,
+            unacknowledged=() if pending is None else pending.unacknowledged,
+        )
+
+    def report(self) -> None:
+        """Bring metrics and status up to this moment."""
+        for subtask in self.subtasks:
+            subtask.report()
+        uncommitted = self._recovering + sum(subtask.uncommitted for subtask in self.subtasks)
+        self._observer.metrics.uncommitted_transactions.set(uncommitted)
+        self._report_watermark()
+
+    def _report_watermark(self) -> None:
+        of_sinks = [s.watermark for s in self.subtasks if s.sink is not None and s.watermark > WATERMARK_MIN]
+        self._observer.status.watermark_ms = min(of_sinks, default=self._observer.status.watermark_ms)
+
+    async def _watch(self) -> None:
+        """What is looked at about once a second."""
+        outsides = [outside for subtask in self.subtasks for outside in subtask.outsides()]
+        reachability = Reachability(outsides, self._observer.status)
+        while True:
+            reachability.look()
+            for subtask in self.subtasks:
+                subtask.sample()
+            self._report_watermark()
+            await asyncio.sleep(_WATCH_S)
 
     # -- wiring
 
@@ -161,7 +206,8 @@ class Deployment:
         reporter: CheckpointReporter,
     ) -> Subtask:
         state = await self._state(vertex, index)
-        operators = [self._operator(stage, vertex, index, state) for stage in vertex.stages]
+        # On a thread: to make an operator may be to execute a file of the user's.
+        operators = [await asyncio.to_thread(self._operator, stage, vertex, index, state) for stage in vertex.stages]
         if state is not None and self._restored is not None:
             snapshots = [part.operator for part in self._parts_for(state.step, state.groups)]
             for stage, chained in zip(vertex.stages, operators, strict=True):
@@ -171,6 +217,7 @@ class Deployment:
             Route(
                 number,
                 edge.stream,
+                edge.downstream,
                 [self._operator(stage, vertex, index, None) for stage in edge.before],
                 self._partitioner(edge, index),
             )
@@ -183,12 +230,14 @@ class Deployment:
                 operators,
                 vertex.output,
                 routes,
-                has_sink=vertex.sink is not None,
+                sink=vertex.sink.name if vertex.sink else None,
                 counted_by_sender=frozenset(e.port for _, e in self._graph.upstreams(vertex.name) if e.before),
             ),
-            compute=Compute(own_thread=any(getattr(stage.spec, "waits", False) for stage in vertex.stages)),
+            compute=_compute(vertex),
             now_ms=self._now_ms,
             outputs=[self._outputs(vertex, route, edge, index, inputs) for route, edge in enumerate(vertex.edges)],
+            edges=[(str(edge.stream), edge.downstream) for edge in vertex.edges],
+            waiting_steps=frozenset(stage.step for stage in vertex.stages if getattr(stage.spec, "waits", False)),
             state=state,
             writer=self._sinks[vertex.sink.name].writer(index, vertex.parallelism) if vertex.sink else None,
             sink=vertex.sink.name if vertex.sink else None,
@@ -201,7 +250,8 @@ class Deployment:
             return self._source_subtask(parts, vertex.source, reader)
         into = inputs[vertex.name, index]
         ports = [self._graph.vertex(sender).edges[route].port for sender, route, _ in into]
-        return GateSubtask(parts, InputGate(list(into.values()), ports))
+        senders = [(sender, number) for sender, _, number in into]
+        return GateSubtask(parts, InputGate(list(into.values()), ports), senders)
 
     def _source_subtask(self, parts: SubtaskParts, source: LogicalSource, reader: SourceReader) -> SourceSubtask:
         restored: dict[SplitId, RestoredSplit] | None = None
@@ -215,7 +265,8 @@ class Deployment:
                 for split, known in self._restored.sources[source.name].items()
             }
         batch = self._graph.logical.job.batch
-        return SourceSubtask(parts, source, reader, batch, restored, self._alignment(parts.id))
+        bounded = self._sources[source.name].bounded
+        return SourceSubtask(parts, source, reader, batch, restored, self._alignment(parts.id), bounded=bounded)
 
     def _alignment(self, subtask: SubtaskId) -> SourceAlignment:
         """With every other source subtask whose rows come together with those of `subtask` somewhere."""
@@ -304,43 +355,11 @@ class Deployment:
     def _parts_for(self, step: str, groups: KeyGroupRange) -> list[StepPart]:
         if self._restored is None:
             return []
-        states = {renamed(self._graph.logical, name): parts for name, parts in self._restored.steps.items()}
-        return [part for part in states.get(step, ()) if part.groups.intersects(groups)]
+        return [part for part in self._restored.steps.get(step, ()) if part.groups.intersects(groups)]
 
 
-def renamed(graph: LogicalGraph, step: str) -> str:
-    """What a step of a checkpoint is called now (`was:`)."""
-    return next((now.name for now in graph.steps.values() if now.was == step), step)
-
-
-def check_compatible(graph: PhysicalGraph, manifest: Manifest, *, committed: bool) -> None:
-    """Raises IncompatibleCheckpoint when going on from `manifest` would drop or misread state, or leave
-    transactions of a removed sink uncommitted."""
-    logical = graph.logical
-    start_anew = "start anew with another --checkpoints location, or undo the change"
-    if manifest.max_parallelism != logical.job.max_parallelism:
-        raise IncompatibleCheckpoint(
-            f"job.max_parallelism is {logical.job.max_parallelism}, but checkpoint {manifest.checkpoint} was taken "
-            f"with {manifest.max_parallelism}: it is fixed for the life of the state; {start_anew}"
-        )
-    describes = {s.step: s.spec.describe() for v in graph.vertices for s in v.stages if s.spec.stateful}
-    for name, parts in manifest.steps.items():
-        step = renamed(logical, name)
-        if step not in describes:
-            raise IncompatibleCheckpoint(
-                f"checkpoint {manifest.checkpoint} holds state of step {step}, "
-                f"which the pipeline has no more; {start_anew}"
-            )
-        if parts and parts[0].describe != describes[step]:
-            raise IncompatibleCheckpoint(
-                f"step {step} has changed since checkpoint {manifest.checkpoint} (then: {parts[0].describe}; "
-                f"now: {describes[step]}), its state cannot be read that way; {start_anew}"
-            )
-    sinks = {} if committed else manifest.sinks
-    for kind, then, now in (("source", manifest.sources, logical.sources), ("sink", sinks, logical.sinks)):
-        for name, known in then.items():
-            if name not in now and known:
-                raise IncompatibleCheckpoint(
-                    f"checkpoint {manifest.checkpoint} holds the progress of {kind} {name}, "
-                    f"which the pipeline has no more; {start_anew}"
-                )
+def _compute(vertex: Vertex) -> Compute:
+    """Steps that ask something outside, or run a user's code, may take any time: they have a thread of their own."""
+    user_code = [stage.step for stage in vertex.stages if isinstance(getattr(stage.spec, "code", None), UserCode)]
+    waits = any(getattr(stage.spec, "waits", False) for stage in vertex.stages)
+    return Compute(own_thread=waits, user_code=", ".join(dict.fromkeys(user_code)))

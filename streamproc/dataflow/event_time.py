@@ -8,13 +8,17 @@ after: a session that ends there is closed.)
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import polars as pl
 
 from operators.connector import SplitId
 from operators.element import ROW_WATERMARK, TIME, WATERMARK_MAX, WATERMARK_MIN, EventTimeMs, Watermark
+from streamproc.dataflow.lateness import LatenessCounts
+from streamproc.observability.facts import Lateness
 from streamproc.pipeline.logical import EventTime
 
 
@@ -27,12 +31,23 @@ class SplitClock:
     finished: bool = False
 
 
+class SplitTime(NamedTuple):
+    """One split for who looks from outside. `silent_s`: since rows came last; `idle`: it holds nobody back."""
+
+    split: SplitId
+    watermark: EventTimeMs
+    silent_s: float
+    idle: bool
+    finished: bool
+
+
 class SourceClock:
     """The clocks of one source subtask's splits. Times passed in are seconds that only grow."""
 
     def __init__(self, event_time: EventTime | None) -> None:
         self._event_time = event_time
         self._splits: dict[SplitId, SplitClock] = {}
+        self._lateness = LatenessCounts(event_time.out_of_order_ms if event_time else 0)
         self._reached = WATERMARK_MIN
 
     def add(self, split: SplitId, max_time: EventTimeMs | None, now_s: float, *, finished: bool = False) -> None:
@@ -69,6 +84,30 @@ class SourceClock:
         """The highest event time of all splits."""
         return max((clock.max_time for clock in self._splits.values() if clock.max_time is not None), default=None)
 
+    def splits(self, now_s: float) -> Iterator[SplitTime]:
+        """Every split as it is now."""
+        idle_after_ms = self._event_time.idle_after_ms if self._event_time else None
+        for split, clock in self._splits.items():
+            silent_s = max(0.0, now_s - clock.last_active_s)
+            idle = idle_after_ms is not None and silent_s * 1000 >= idle_after_ms
+            watermark = WATERMARK_MIN if self._event_time is None else self._time(clock)
+            yield SplitTime(split, watermark, silent_s, idle, clock.finished)
+
+    def skew(self, now_s: float) -> tuple[float, float]:
+        """Between the fastest and the slowest split that counts, and how long the slowest one has been silent; both in
+        seconds. The first is infinite where one that counts has had no row, and another has."""
+        live = [split for split in self.splits(now_s) if not (split.idle or split.finished)]
+        if not live:
+            return 0.0, 0.0
+        slowest = min(split.watermark for split in live)
+        silent_s = max(split.silent_s for split in live if split.watermark == slowest)
+        ahead = max(split.watermark for split in live) - slowest
+        return (math.inf if ahead and slowest <= WATERMARK_MIN else ahead / 1000), silent_s
+
+    def lateness(self) -> Lateness | None:
+        """How far rows have come behind, since this clock was made; None without event time."""
+        return None if self._event_time is None else self._lateness.taken()
+
     def stamp(self, split: SplitId, frame: pl.DataFrame, now_s: float) -> pl.DataFrame:
         """Add the hidden columns to a batch of `split` and move its clock. No event time may be null."""
         if self._event_time is None:
@@ -83,9 +122,12 @@ class SourceClock:
             )
         ).to_series()
         out_of_order = self._event_time.out_of_order_ms
-        behind = times + out_of_order <= before + 1
+        behind = before - times
+        furthest = behind.max()
+        assert isinstance(furthest, int)
+        self._lateness.add(behind.to_numpy(), furthest)
         frame = frame.with_columns(times)
-        if behind.any():
+        if furthest + 1 >= out_of_order:
             others = self._slowest(now_s, leaving_out=split)
             frame = frame.with_columns((before - out_of_order).clip(upper_bound=others).alias(ROW_WATERMARK))
         latest = times.max()

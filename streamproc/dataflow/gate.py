@@ -37,6 +37,16 @@ class BarrierEvent:
     alignment_s: float
 
 
+@dataclass(frozen=True, slots=True)
+class Input:
+    """One channel. `held_back`: its barrier has come, the others' have not."""
+
+    port: int
+    watermark: Watermark
+    rows: int
+    held_back: bool
+
+
 GateEvent = BatchEvent | Watermark | BarrierEvent
 
 
@@ -63,6 +73,16 @@ class InputGate:
     def rows_waiting(self) -> int:
         """Rows in all channels."""
         return sum(channel.rows for channel in self._channels)
+
+    def inputs(self) -> list[Input]:
+        """Each channel as it is now."""
+        held_back = self._aligner.held_back
+        return [
+            Input(port, watermark, channel.rows, held_back=index in held_back)
+            for index, (port, watermark, channel) in enumerate(
+                zip(self._ports, self._valve.channels(), self._channels, strict=True)
+            )
+        ]
 
     async def next_event(self, timeout_s: float | None = None) -> GateEvent | None:
         """The next event; None when nothing has come for `timeout_s`."""

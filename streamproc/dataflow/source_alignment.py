@@ -38,17 +38,22 @@ class SourceAlignment:
 
     def __init__(self, own: SourceProgress, peers: Sequence[SourceProgress] = ()) -> None:
         self.own = own
+        self.waiting = False
         self._peers = peers
 
     async def wait_for_peers(self) -> None:
         """Until no peer with a backlog is more than `DRIFT_MS` behind."""
         slowest = self._slowest_behind()
         moved_s = time.monotonic()
-        while slowest is not None and time.monotonic() - moved_s < STANDSTILL_S:
-            await asyncio.sleep(_PAUSE_S)
-            now = self._slowest_behind()
-            if now != slowest:
-                slowest, moved_s = now, time.monotonic()
+        try:
+            while slowest is not None and time.monotonic() - moved_s < STANDSTILL_S:
+                self.waiting = True
+                await asyncio.sleep(_PAUSE_S)
+                now = self._slowest_behind()
+                if now != slowest:
+                    slowest, moved_s = now, time.monotonic()
+        finally:
+            self.waiting = False
 
     def _slowest_behind(self) -> EventTimeMs | None:
         """Where the slowest peer is that we have to wait for."""

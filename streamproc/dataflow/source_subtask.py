@@ -13,13 +13,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from operators.connector import Decoded, ErrorPolicy, Fetched, Position, SourceReader, SplitId
+from operators.connector import Decoded, ErrorPolicy, Fetched, KnowsOutside, Position, SourceReader, SplitId
 from operators.element import WATERMARK_MAX, WATERMARK_MIN, CheckpointId, EventTimeMs, Watermark
 from state.failure import Failure
 from streamproc.dataflow.chain import Routed
 from streamproc.dataflow.event_time import SourceClock
+from streamproc.dataflow.reachability import Outside
 from streamproc.dataflow.source_alignment import SourceAlignment
 from streamproc.dataflow.subtask import Subtask, SubtaskParts
+from streamproc.observability.facts import Doing, SourceFacts, SplitFacts, StepFacts
+from streamproc.observability.ledger import StepLedger
 from streamproc.pipeline.logical import LogicalSource, StreamRef
 from streamproc.pipeline.spec import BatchSpec
 
@@ -36,6 +39,7 @@ class PoisonRecord(Failure):
     def __init__(self, source: str, split: str, offset: int | None, error: str, count: int) -> None:
         where = f"{split} offset {offset}" if offset is not None else split
         more = f" ({count} such records in this batch)" if count > 1 else ""
+        self.split, self.offset, self.error, self.count = split, offset, error, count
         super().__init__(
             f"source {source}: record at {where}: {error}{more}. "
             f"Set `errors: skip` or `errors: dlq` on sources.{source} to go on without such records"
@@ -62,21 +66,29 @@ class SourceSubtask(Subtask):
         batch: BatchSpec,
         restored: Mapping[SplitId, RestoredSplit] | None,
         alignment: SourceAlignment,
+        *,
+        bounded: bool,
     ) -> None:
         super().__init__(parts)
         self._alignment = alignment
         self._source = source
         self._errors: ErrorPolicy = source.errors
         self._reader = reader
+        self._bounded = bounded
         self._batch = batch
         self._restored = restored
         self._clock = SourceClock(source.event_time)
         self._positions: dict[SplitId, Position] = {}
         self._finished: set[SplitId] = set()
-        self._barriers: asyncio.Queue[CheckpointId] = asyncio.Queue()
+        self._barriers: asyncio.Queue[CheckpointId | None] = asyncio.Queue()  # None: drain
         self._halted = False
         self._sent = Watermark(WATERMARK_MIN)
         self._looked_s = 0.0  # time for which splits were given the chance to bring rows: silence is counted in it
+        self._rows_fetched = self._rows_read = self._rows_decoded = self._rows_bad = 0
+        self._bytes_read = 0
+        self._reported_reading = [0] * 5
+        self._bad: list[tuple[str, int | None, str, int]] = []  # not told yet: split, offset, error, records
+        self._silent = self._seconds = 0  # records that are no row; rows that are the second one of their record
         self.exhausted = asyncio.Event()
         self.last_rows_s = time.monotonic()
 
@@ -97,6 +109,10 @@ class SourceSubtask(Subtask):
         self._halted = self._halted or halt
         self._barriers.put_nowait(checkpoint)
 
+    def drain(self) -> None:
+        """Read nothing more, and let event time come to its end."""
+        self._barriers.put_nowait(None)
+
     def lag_records(self) -> int | None:
         """Records behind, as the reader knows."""
         return self._reader.lag_records()
@@ -111,14 +127,17 @@ class SourceSubtask(Subtask):
                 if fetching is None and not self._halted and not self.exhausted.is_set():
                     self._learn_splits()
                     fetching = asyncio.create_task(self._fetch())
-                waited = time.monotonic()
+                self.activity.now("waiting for input")
                 await asyncio.wait([t for t in (fetching, barrier) if t], return_when=asyncio.FIRST_COMPLETED)
-                self._own.idle_seconds.inc(time.monotonic() - waited)
                 await self._tell_clock()
                 if barrier.done():
                     checkpoint = barrier.result()
                     barrier = asyncio.create_task(self._barriers.get())
-                    await self._checkpoint(checkpoint, {"sources": {self._source.name: self._snapshot()}})
+                    if checkpoint is None:
+                        self._halted = True
+                        await self._end()
+                    else:
+                        await self._checkpoint(checkpoint, {"sources": {self._source.name: self._snapshot()}})
                     if self._halted and fetching is not None:
                         await _cancelled(fetching)  # what it has fetched is behind the last barrier
                         fetching = None
@@ -127,7 +146,6 @@ class SourceSubtask(Subtask):
                     fetching = None
                     await self._emit_all(pieces)
                     await self._after_fetch()
-                self._report_flows()
         finally:
             barrier.cancel()
             if fetching is not None:
@@ -155,6 +173,7 @@ class SourceSubtask(Subtask):
         they do not become idle by that."""
         for piece in pieces:
             if piece.rows:
+                self._rows_fetched += piece.rows
                 self._learn_splits()
                 self._clock.heard(piece.split, self._looked_s)
         began_s = time.monotonic()
@@ -165,9 +184,13 @@ class SourceSubtask(Subtask):
     async def _emit(self, piece: Fetched) -> None:
         if piece.rows:
             self.last_rows_s = time.monotonic()
-            await self._send(self._decode_and_process(piece))
-            self._own.records_in.inc(piece.rows)
-            self._own.bytes_in.inc(piece.bytes)
+            try:
+                await self._send(self._decode_and_process(piece))
+            except PoisonRecord as poison:
+                self._note_error(self._source.name, poison.split, poison.offset, poison.error, poison.count)
+                raise
+            self._rows_read += piece.rows
+            self._bytes_read += piece.bytes
             self._parts.observer.status.records_in += piece.rows
             self._alignment.own.latest = self._clock.latest
         self._learn_splits()
@@ -184,9 +207,11 @@ class SourceSubtask(Subtask):
         decoded = piece.decode()
         if decoded.errors is not None and decoded.errors.height:
             yield from self._on_errors(decoded)
+        self._silent += decoded.silent
+        self._seconds += decoded.seconds
         if decoded.frame.height:
             frame = self._clock.stamp(piece.split, decoded.frame, self._looked_s)
-            self._own.records_out.inc(frame.height)
+            self._rows_decoded += frame.height
             yield from self._chain.process(frame, self._sent.time, WATERMARK_MAX)
 
     def _on_errors(self, decoded: Decoded) -> Iterator[Routed]:
@@ -195,17 +220,19 @@ class SourceSubtask(Subtask):
         if self._errors == "fail":
             first = errors.row(0, named=True)
             raise PoisonRecord(self._source.name, first["split"], first["offset"], first["error"], errors.height)
-        self._own.error_records.inc(errors.height)
-        self._parts.observer.status.error_records += errors.height
+        self._bad.append((errors.item(0, "split"), errors.item(0, "offset"), errors.item(0, "error"), errors.height))
+        self._rows_bad += errors.height
         if self._errors == "dlq":
             yield from self._chain.emit(StreamRef(self._source.name, "errors"), errors)
 
     async def _after_fetch(self) -> None:
         await self._advance_clock()
-        lag = self._reader.lag_records()
-        if lag is not None:
-            self._own.source_lag_records.set(lag)
         if self._reader.exhausted() and self._finished >= set(self._reader.splits()):
+            await self._end()
+
+    async def _end(self) -> None:
+        """Nothing follows: everything closes."""
+        if not self.exhausted.is_set():
             await self._advance(Watermark(WATERMARK_MAX))
             self._sent = Watermark(WATERMARK_MAX)
             self._alignment.own.behind = False
@@ -228,6 +255,82 @@ class SourceSubtask(Subtask):
             self._clock.add(split, max_time, self._looked_s, finished=bool(known and known.finished))
             if known and known.finished:
                 self._finished.add(split)
+
+    def report(self) -> None:
+        super().report()
+        if (lag := self._reader.lag_records()) is not None:
+            self._own.source_lag_records.set(lag)
+        if self._source.event_time is not None:
+            self._own.set_watermark(self.watermark)  # also where there is none yet
+            skew_s, silent_s = self._clock.skew(self._looked_s)
+            self._own.watermark_skew_seconds.set(skew_s)
+            self._own.split_silent_seconds.set(silent_s)
+
+    def outsides(self) -> Iterator[Outside]:
+        yield Outside("source", self._source.name, self._unreachable, self._own.source_reachable)
+        yield from super().outsides()
+
+    def _unreachable(self) -> str | None:
+        if self.exhausted.is_set() or self._halted:
+            return None
+        return self._reader.unreachable() if isinstance(self._reader, KnowsOutside) else None
+
+    def _report_flows(self) -> None:
+        super()._report_flows()
+        bad, self._bad = self._bad, []
+        for split, offset, error, records in bad:
+            self._note_error(self._source.name, split, offset, error, records)
+        now = [self._rows_read, self._bytes_read, self._rows_decoded, self._silent, self._rows_bad]
+        seen = self._reported_reading
+        if now == seen:
+            return
+        self._reported_reading = now
+        own = self._own
+        own.records_in.inc(now[0] - seen[0])
+        own.bytes_in.inc(now[1] - seen[1])
+        own.records_out.inc(now[2] - seen[2])
+        own.filtered_records.inc(now[3] - seen[3])
+        own.error_records.inc(now[4] - seen[4])
+        self._parts.observer.status.error_records += now[4] - seen[4]
+
+    def _doing(self) -> Doing:
+        return "waiting for peers" if self._alignment.waiting else super()._doing()
+
+    def _source_facts(self) -> SourceFacts:
+        event_time = self._source.event_time
+        return SourceFacts(
+            source=self._source.name,
+            splits=tuple(
+                SplitFacts(*each, position=self._positions.get(each.split, {}))
+                for each in self._clock.splits(self._looked_s)
+            ),
+            out_of_order_ms=event_time.out_of_order_ms if event_time else None,
+            idle_after_ms=event_time.idle_after_ms if event_time else None,
+            lag_records=self._reader.lag_records(),
+            listening=self._reader.listening(),
+            bounded=self._bounded,
+            lateness=self._clock.lateness(),
+        )
+
+    def _step_facts(self) -> Iterator[StepFacts]:
+        rows, good = self._rows_read, self._rows_decoded
+        yield StepFacts(self._source.name, rows, good, self._silent, 0, self._rows_bad, -self._seconds)
+        yield from super()._step_facts()
+
+    def _accounts(self) -> dict[str, StepLedger]:
+        read = StepLedger(
+            rows_in=self._rows_read,
+            rows_out=self._rows_decoded,
+            filtered=self._silent,
+            errors=self._rows_bad,
+            held=-self._seconds,
+            sent=self._rows_fetched,
+        )
+        accounts = super()._accounts() | {self._source.name: read}
+        if len(self._parts.nodes) > 1:
+            chained = self._parts.nodes[1]
+            accounts[chained] += StepLedger(sent=self._rows_decoded)
+        return accounts
 
     def _snapshot(self) -> dict[str, Any]:
         return {

@@ -16,20 +16,25 @@ from typing import Any, Protocol
 
 import polars as pl
 
-from operators.connector import SinkWriter
-from operators.element import TIME, Barrier, CheckpointId, RecordBatch, Watermark
+from operators.connector import KnowsOutside, SinkWriter
+from operators.element import TIME, WATERMARK_MIN, Barrier, CheckpointId, EventTimeMs, RecordBatch, Watermark
+from operators.row_errors import RecordFailed
 from state.backend import LocalSnapshot, StateBackend
 from state.failure import StoreRefused
 from state.key_group import KeyGroupRange
 from state.snapshot import StoredFile
 from streamproc.checkpoint.coordinator import SubtaskId
 from streamproc.checkpoint.manifest import file_entry
+from streamproc.dataflow.activity import Activity, TimeSpent
 from streamproc.dataflow.chain import SINK, Chain, Routed
 from streamproc.dataflow.channel import Channel
 from streamproc.dataflow.compute import Compute
 from streamproc.dataflow.gate import BarrierEvent, BatchEvent, InputGate
+from streamproc.dataflow.reachability import Outside
+from streamproc.observability.facts import Doing, InputFacts, SourceFacts, StepFacts, SubtaskFacts
+from streamproc.observability.ledger import StepLedger
 from streamproc.observability.metrics import SubtaskMetrics
-from streamproc.observability.status import JobObserver
+from streamproc.observability.status import JobObserver, RecordError
 
 _CLOCK_S = 0.1  # how often operators that use processing time are told it
 _PIECE_ROWS = 131_072  # rows a chain may produce before they are sent on: bounds what a closing window holds in memory
@@ -75,6 +80,8 @@ class SubtaskParts:
     nodes: Sequence[str]  # logical nodes in the chain; the first names the subtask's own metrics
     chain: Chain
     outputs: Sequence[Sequence[Channel]]  # by route, by receiver
+    edges: Sequence[tuple[str, str]]  # by route: the stream, and the vertex it goes to
+    waiting_steps: frozenset[str]  # steps that ask something outside
     state: KeyedState | None
     writer: SinkWriter | None
     sink: str | None
@@ -101,8 +108,18 @@ class Subtask:
         self._flow_metrics: dict[str, SubtaskMetrics] = {
             step: metrics.subtask(step, parts.id[1]) for step in self._chain.flows
         }
-        self._reported: dict[str, list[int]] = {step: [0, 0, 0, 0] for step in self._chain.flows}
+        self._reported: dict[str, list[int]] = {step: [0, 0, 0, 0, 0] for step in self._chain.flows}
         self._sink_metrics = metrics.subtask(parts.sink, parts.id[1]) if parts.sink else None
+        self.activity = Activity()
+        self._edge_rows = [0] * len(parts.outputs)
+        self._sink_rows = self._sink_handed = 0  # written; handed to the writer
+        self._closes: Mapping[str, EventTimeMs] = {}  # by step, as last known
+        self._state_bytes: int | None = None  # as last known
+        self._node_metrics = [metrics.subtask(node, parts.id[1]) for node in parts.nodes]
+        self._reported_spent = TimeSpent()
+        self._reported_sink = 0, 0
+        self._closed = False
+        self.uncommitted = 0  # what the last checkpoint prepared, until it is committed
 
     async def open(self) -> None:
         """Connect the way out."""
@@ -114,16 +131,24 @@ class Subtask:
         raise AssertionError("a subtask reads a source or a gate")
 
     async def close(self) -> None:
-        """Release everything; state and transactions stay as they are."""
+        """Release everything; state and transactions stay as they are. Raises CallStuck where a user's function does
+        not return: what it works on is not touched then."""
+        self._closed = True
         for upload in self._uploads:
             upload.cancel()
         await asyncio.gather(*self._uploads, return_exceptions=True)
         if self._parts.writer is not None:
             await self._parts.writer.close()
-        await self._compute(self._chain.close)
-        if self._parts.state is not None:
-            await self._compute(self._parts.state.backend.close)
+        if not await self._compute.settled():
+            self._compute.close(self._release)  # should the call return after all
+            raise self._compute.stuck()
+        await self._compute(self._release)
         self._compute.close()
+
+    def _release(self) -> None:
+        self._chain.close()
+        if self._parts.state is not None:
+            self._parts.state.backend.close()
 
     async def on_complete(self, checkpoint: CheckpointId) -> None:
         """The checkpoint is complete: commit, and build the next increment on it."""
@@ -134,6 +159,65 @@ class Subtask:
                 del state.uploaded[older]
         if self._parts.writer is not None:
             await self._parts.writer.commit(checkpoint)
+            self.uncommitted = 0
+
+    # -- facts
+
+    def facts(self) -> SubtaskFacts:
+        """What it is doing now. On the event loop, while a worker thread may run the chain: what operators say of
+        themselves is as of their last call then."""
+        activity, shares = self.activity, self.activity.shares()
+        edges: dict[tuple[str, str], int] = {}
+        for edge, rows in zip(self._parts.edges, self._edge_rows, strict=True):
+            edges[edge] = edges.get(edge, 0) + rows
+        doing = self._doing()
+        return SubtaskFacts(
+            vertex=self.id[0],
+            index=self.id[1],
+            nodes=tuple(self._parts.nodes),
+            watermark=self._chain.watermark,
+            doing=doing,
+            doing_s=activity.for_s,
+            toward=activity.toward,
+            busy=shares.busy,
+            backpressured=shares.backpressured,
+            idle=shares.idle,
+            source=self._source_facts(),
+            inputs=self._input_facts(),
+            steps=tuple(self._step_facts()),
+            edge_rows=edges,
+        )
+
+    def _doing(self) -> Doing:
+        return self.activity.doing
+
+    def _source_facts(self) -> SourceFacts | None:
+        return None
+
+    def _input_facts(self) -> tuple[InputFacts, ...]:
+        return ()
+
+    def _step_facts(self) -> Iterator[StepFacts]:
+        state = self._parts.state
+        if not self._compute.under_way and not self._closed:
+            self._closes = self._chain.next_closes()
+        size = None if state is None else self._size_of(state)
+        for step, flow in self._chain.flows.items():
+            counters = [op.counters for op in self._chain.all_operators if op.step == step]
+            yield StepFacts(
+                node=step,
+                rows_in=flow.rows_in,
+                rows_out=flow.rows_out,
+                filtered=sum(each.filtered for each in counters),
+                late=sum(each.late for each in counters),
+                errors=sum(each.errors for each in counters),
+                held=sum(each.taken - each.made for each in counters),
+                next_close=self._closes.get(step),
+                state_bytes=size if state is not None and state.step == step else None,
+                waits=step in self._parts.waiting_steps,
+            )
+        if self._parts.sink is not None:
+            yield StepFacts(self._parts.sink, self._sink_rows, self._sink_rows, 0, 0, 0, 0)
 
     # -- sending
 
@@ -141,31 +225,40 @@ class Subtask:
         """Drive `results` piece by piece on a worker thread; send each piece before the next is made."""
         done = False
         while not done:
-            began = time.monotonic()
-            piece, done = await self._compute(lambda: _take(results, _PIECE_ROWS))
-            computed = time.monotonic()
+            self.activity.now("computing")
+            try:
+                piece, done = await self._compute(lambda: _take(results, _PIECE_ROWS))
+            except RecordFailed as failed:
+                self._note_error(failed.step, None, None, failed.error, 1)
+                raise
             for routed in piece:
                 if routed.route == SINK:
                     await self._write(routed.frame)
                 else:
-                    channel = self._parts.outputs[routed.route][routed.receiver]
-                    await channel.wait_room()
-                    channel.put_nowait(RecordBatch(routed.frame))
-            self._own.busy_seconds.inc(computed - began)
-            if piece:
-                self._own.backpressured_seconds.inc(time.monotonic() - computed)
+                    await self._put(routed)
+
+    async def _put(self, routed: Routed) -> None:
+        channel = self._parts.outputs[routed.route][routed.receiver]
+        if not channel.has_room:
+            self.activity.now("waiting for room", self._parts.edges[routed.route][1])
+            await channel.wait_room()
+        channel.put_nowait(RecordBatch(routed.frame))
+        self._edge_rows[routed.route] += routed.frame.height
 
     async def _write(self, frame: pl.DataFrame) -> None:
         assert self._parts.writer is not None
         assert self._sink_metrics is not None
-        self._sink_metrics.records_in.inc(frame.height)
+        self.activity.now("writing", self._parts.sink)
+        self._sink_handed += frame.height
         await self._parts.writer.write(frame)
-        self._sink_metrics.records_out.inc(frame.height)
+        self._sink_rows += frame.height
         self._parts.observer.status.records_out += frame.height
         if TIME in frame.columns:
-            latest = frame.get_column(TIME).max()
-            assert isinstance(latest, int)
-            self._sink_metrics.end_to_end_latency.observe(max(0.0, time.time() - latest / 1000))
+            times = frame.get_column(TIME)
+            now_s = time.time()
+            for moment in (times.min(), times.max()):
+                if isinstance(moment, int):
+                    self._sink_metrics.end_to_end_latency.observe(max(0.0, now_s - moment / 1000))
 
     async def _advance(self, watermark: Watermark) -> None:
         """Let operators see the watermark, then receivers."""
@@ -173,10 +266,6 @@ class Subtask:
         watermark = Watermark(self._chain.watermark, watermark.idle)
         for channel in self._channels:
             channel.put_nowait(watermark)
-        self._own.set_watermark(watermark.time)
-        if self._sink_metrics is not None:
-            self._sink_metrics.set_watermark(watermark.time)
-            self._parts.observer.status.watermark_ms = watermark.time
 
     async def _tell_clock(self) -> None:
         """Let operators that use processing time see it, now and then."""
@@ -184,38 +273,111 @@ class Subtask:
             self._clock_due_s = time.monotonic() + _CLOCK_S
             await self._send(self._chain.on_processing_time(self._parts.now_ms()))
 
+    # -- reporting
+
+    def sample(self) -> None:
+        """About once a second: what the status says is brought up to date."""
+        self.activity.sample()
+        self._report_flows()
+
+    def report(self) -> None:
+        """Bring the metrics up to this moment: when somebody looks at them, and at the end."""
+        self._report_flows()
+        spent = self.activity.spent()
+        seconds = [now - then for now, then in zip(spent, self._reported_spent, strict=True)]
+        self._reported_spent = spent
+        watermark = self.watermark
+        for metrics in self._node_metrics:
+            metrics.spent(*seconds)
+            if watermark > WATERMARK_MIN or metrics.has_watermark:
+                metrics.set_watermark(watermark)
+        if self._sink_metrics is not None:
+            handed, taken = self._reported_sink
+            self._reported_sink = self._sink_handed, self._sink_rows
+            self._sink_metrics.records_in.inc(self._sink_handed - handed)
+            self._sink_metrics.records_out.inc(self._sink_rows - taken)
+        if (state := self._parts.state) is not None and (size := self._size_of(state)) is not None:
+            self._flow_metrics[state.step].state_bytes.set(size)
+
+    @property
+    def watermark(self) -> EventTimeMs:
+        """What is promised to whoever comes after."""
+        return self._chain.watermark
+
+    @property
+    def sink(self) -> str | None:
+        """The sink it writes to."""
+        return self._parts.sink
+
+    def _size_of(self, state: KeyedState) -> int | None:
+        """Bytes, as last seen while nothing was computed."""
+        if not self._compute.under_way and not self._closed:
+            self._state_bytes = state.backend.size_bytes()
+        return self._state_bytes
+
+    def _note_error(self, node: str, split: str | None, offset: int | None, error: str, records: int) -> None:
+        self._parts.observer.status.errors.append(RecordError(time.time(), node, split, offset, error, records))
+
+    def outsides(self) -> Iterator[Outside]:
+        """What it talks to that may not answer."""
+        writer = self._parts.writer
+        if self._sink_metrics is not None and self._parts.sink is not None:
+            trouble = writer.unreachable if isinstance(writer, KnowsOutside) else lambda: None
+            yield Outside("sink", self._parts.sink, trouble, self._sink_metrics.sink_reachable)
+
     def _report_flows(self) -> None:
         """Move the chain's counts into the metrics."""
         status = self._parts.observer.status
         for step, flow in self._chain.flows.items():
             late = sum(op.counters.late for op in self._chain.all_operators if op.step == step)
             errors = sum(op.counters.errors for op in self._chain.all_operators if op.step == step)
+            filtered = sum(op.counters.filtered for op in self._chain.all_operators if op.step == step)
+            now = [flow.rows_in, flow.rows_out, late, errors, filtered]
             seen = self._reported[step]
+            if now == seen:
+                continue
             metrics = self._flow_metrics[step]
             metrics.records_in.inc(flow.rows_in - seen[0])
             metrics.records_out.inc(flow.rows_out - seen[1])
             metrics.late_records.inc(late - seen[2])
             metrics.error_records.inc(errors - seen[3])
+            metrics.filtered_records.inc(filtered - seen[4])
             status.late_records += late - seen[2]
             status.error_records += errors - seen[3]
-            self._reported[step] = [flow.rows_in, flow.rows_out, late, errors]
+            if errors > seen[3]:
+                text = next(op.counters.last_error for op in self._chain.all_operators if op.step == step)
+                self._note_error(step, None, None, text, errors - seen[3])
+            self._reported[step] = now
 
     # -- checkpoints
+
+    def _accounts(self) -> dict[str, StepLedger]:
+        """Of each node here since the subtask began; between batches."""
+        accounts = self._chain.accounts()
+        if (sink := self._parts.sink) is not None:
+            written = StepLedger(self._sink_handed, self._sink_rows)
+            accounts[sink] = accounts.get(sink, StepLedger()) + written
+        return accounts
 
     async def _checkpoint(self, checkpoint: CheckpointId, part: dict[str, Any], alignment_s: float = 0.0) -> None:
         """Cut here: barrier on, state to disk, sink pre-committed; upload and acknowledge behind our back."""
         for channel in self._channels:
             channel.put_nowait(Barrier(checkpoint))
         part["alignment_s"] = alignment_s
+        part["ledger"] = {node: account.as_json() for node, account in self._accounts().items()}
         state = self._parts.state
         snapshot: LocalSnapshot | None = None
         cut = state.directory / f"cut-{checkpoint}" if state else None
         operators: Mapping[str, Any] | None = None
         if state is not None and cut is not None:
+            self.activity.now("computing")
             operators, snapshot = await self._compute(lambda: self._cut(state, cut))
-            self._flow_metrics[state.step].state_bytes.set(state.backend.size_bytes())
+            self._size_of(state)
         if self._parts.writer is not None and self._parts.sink is not None:
-            part["sinks"] = {self._parts.sink: list(await self._parts.writer.prepare(checkpoint))}
+            self.activity.now("writing", self._parts.sink)
+            prepared = list(await self._parts.writer.prepare(checkpoint))
+            self.uncommitted = len(prepared)
+            part["sinks"] = {self._parts.sink: prepared}
         upload = asyncio.create_task(self._finish_checkpoint(checkpoint, part, operators, snapshot))
         self._uploads.add(upload)
         upload.add_done_callback(self._uploads.discard)
@@ -263,16 +425,17 @@ class Subtask:
 class GateSubtask(Subtask):
     """A subtask that reads other subtasks."""
 
-    def __init__(self, parts: SubtaskParts, gate: InputGate) -> None:
+    def __init__(self, parts: SubtaskParts, gate: InputGate, senders: Sequence[SubtaskId]) -> None:
+        """`senders`: whose the channels of the gate are."""
         super().__init__(parts)
         self._gate = gate
+        self._senders = senders
 
     async def run(self) -> None:
         """Until cancelled."""
         while True:
-            waited = time.monotonic()
+            self.activity.now("waiting for input")
             event = await self._gate.next_event(_CLOCK_S if self._chain.uses_processing_time else None)
-            self._own.idle_seconds.inc(time.monotonic() - waited)
             await self._tell_clock()
             if isinstance(event, BatchEvent):
                 await self._send(self._chain.process(event.frame, event.watermark, event.others, event.port))
@@ -280,11 +443,21 @@ class GateSubtask(Subtask):
                 await self._advance(event)
             elif event is not None:
                 await self._on_barrier(event)
-            self._report_flows()
-            self._own.channel_rows.set(self._gate.rows_waiting())
 
     async def _on_barrier(self, event: BarrierEvent) -> None:
         await self._checkpoint(event.checkpoint, {}, event.alignment_s)
+
+    def report(self) -> None:
+        super().report()
+        self._own.channel_rows.set(self._gate.rows_waiting())
+
+    def _input_facts(self) -> tuple[InputFacts, ...]:
+        return tuple(
+            InputFacts(
+                sender[0], sender[1], seen.port, seen.watermark.time, seen.watermark.idle, seen.rows, seen.held_back
+            )
+            for sender, seen in zip(self._senders, self._gate.inputs(), strict=True)
+        )
 
 
 def _take(results: Iterator[Routed], rows_max: int) -> tuple[list[Routed], bool]:

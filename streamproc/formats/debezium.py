@@ -58,7 +58,8 @@ class DebeziumJsonDecoder:
                 frame, read = frame.filter(pl.Series(keep)), read[keep]
         bad.sort()
         good = np.delete(np.arange(len(values)), [at for at, _ in bad])
-        return Rows(rows, bad, np.searchsorted(good, read[origin]))
+        silent, seconds = len(values) - len(there), int((rows.get_column(KIND) == UPDATE_AFTER).sum())
+        return Rows(rows, bad, np.searchsorted(good, read[origin]), silent, seconds)
 
     def decode_lines(self, payload: Payload, rows: int) -> pl.DataFrame:
         """The rows of newline-separated records, or `DecodeError` when any is refused."""

@@ -63,11 +63,13 @@ class RecordDecoder(Protocol):
 
 class Rows(NamedTuple):
     """What became of some records. `origin`: for each row the index of its record among the good ones, where
-    that is not simply one row for each."""
+    that is not simply one row for each. `silent`, `seconds`: see `operators.connector.Decoded`."""
 
     frame: pl.DataFrame
     bad: list[BadRecord]
     origin: npt.NDArray[np.int64] | None = None
+    silent: int = 0
+    seconds: int = 0
 
 
 class ValuesDecoder(Protocol):

@@ -85,6 +85,7 @@ class AsyncFunction(Stateless):
         kept: list[int] = []
         values: list[list[Any]] = []
         bad: list[BadRow] = []
+        left_out = 0
         for index, outcome in enumerate(self._calls.run(self._call, [dict(row) for row in rows])):
             try:
                 if isinstance(outcome, NotAnswered):
@@ -92,10 +93,12 @@ class AsyncFunction(Stateless):
                 if outcome.value is not None:
                     values.append(self._columns.values_of(outcome.value, rows[index]))
                     kept.append(index)
+                else:
+                    left_out += 1
             except RowRefused as error:
                 bad.append(BadRow(frame.slice(index, 1), error))
         yield from self._errors.settle(bad)
-        self._counters.filtered += frame.height - len(kept) - len(bad)
+        self._counters.filtered += left_out
         if kept:
             yield Output("main", with_values(frame, kept, self._columns.series(values), self._order))
 

@@ -20,6 +20,7 @@ from operators.explanation import Explanation, by_key, lifetime, of_each
 from operators.hashing import key_groups
 from operators.operator import OperatorContext, Output
 from operators.row_errors import BadRow, RowErrors
+from operators.types import columns_text
 from state.failure import Actor, Failure
 from state.point import PointKey
 from streamproc.functions.columns import Fields
@@ -64,7 +65,17 @@ class ProcessFunctionSpec:
         return KeyedProcess(self, context, self.load())
 
     def describe(self) -> str:
-        return f"process {self.code} by ({', '.join(self.key)})"
+        by = columns_text({name: self.input_schema[name] for name in self.key})
+        return f"process {self.code} by ({by})"
+
+    def unreadable(self, snapshot: Mapping[str, Any]) -> str | None:
+        """Why state that was stored with this snapshot cannot be read; None: it can. A state may come or go, but not
+        be declared as another kind."""
+        declared = states_of(self.load())
+        for name, was in snapshot.get("states", {}).items():
+            if name in declared and (now := declared[name].describe()) != was:
+                return f"state '{name}' of {self.code} was a {was} and is declared as a {now} now"
+        return None
 
     def explained(self) -> Explanation:
         held = [
@@ -102,6 +113,7 @@ class KeyedProcess:
         assert context.state is not None
         self._spec = spec
         self._context = context
+        self._counters = context.counters
         self._states = states_of(function)
         self._store = KeyedStore(context.state, self._states)
         self._function = function()
@@ -125,6 +137,7 @@ class KeyedProcess:
         self._store.prefetch(set(places))
         times = frame.get_column(TIME).to_list() if self._spec.timed else [None] * frame.height
         behind = frame.get_column(ROW_WATERMARK).to_list() if ROW_WATERMARK in frame.columns else None
+        taken = 0
         for index, row in enumerate(given.iter_rows(named=True)):
             time, row_watermark = times[index], behind[index] if behind is not None else None
             level = watermark if row_watermark is None else max(watermark, row_watermark)
@@ -133,9 +146,12 @@ class KeyedProcess:
             error = self._call(lambda row=row: self._function.process(row, self._ctx), "process")  # type: ignore[misc]
             if error is not None:
                 yield from self._errors.settle([BadRow(frame.slice(index, 1), error)])
-            elif self._results.rows >= _EMIT_ROWS:
-                yield from self._results.take()
-        yield from self._results.take()
+                continue
+            taken += 1
+            if self._results.rows >= _EMIT_ROWS:
+                yield from self._given()
+        self._counters.taken += taken
+        yield from self._given()
         self._store.fit()
         self._store.sweep(frame.height, self._watermark if self._spec.timed else self._now)
 
@@ -144,7 +160,7 @@ class KeyedProcess:
         self._ctx._begin_timers()
         while (timer := self._store.timers.pop(watermark)) is not None:
             yield from self._fire(timer, timer.namespace, watermark, "event")
-        yield from self._results.take()
+        yield from self._given()
         self._watermark = watermark
         self._store.fit()
         if self._spec.timed:
@@ -158,7 +174,7 @@ class KeyedProcess:
             # A result of the clock has no event time of its own: it is as old as may be without being late.
             time = self._watermark + 1 if self._watermark > WATERMARK_MIN else timer.namespace
             yield from self._fire(timer, time if self._spec.timed else None, self._watermark, "processing")
-        yield from self._results.take()
+        yield from self._given()
         self._store.fit()
         if not self._spec.timed:
             self._store.sweep(0, now_ms)
@@ -173,13 +189,10 @@ class KeyedProcess:
         """Go on from the lowest watermark; raises StateChanged where a state is declared as another kind now."""
         self._watermark = min((int(snapshot["watermark"]) for snapshot in snapshots), default=WATERMARK_MIN)
         for snapshot in snapshots:
-            for name, was in snapshot["states"].items():
-                now = self._states.get(name)
-                if now is not None and now.describe() != was:
-                    raise StateChanged(
-                        f"step {self._context.step}: state '{name}' of {self._spec.code} was a {was} and is "
-                        f"declared as a {now.describe()} now: give it another name, or start without the checkpoint"
-                    )
+            if (reason := self._spec.unreadable(snapshot)) is not None:
+                raise StateChanged(
+                    f"step {self._context.step}: {reason}: give it another name, or start without the checkpoint"
+                )
 
     def read_state(self, name: str, key: tuple[Any, ...]) -> Any:
         """What a state of a key is now: a value, a list or a dict (for tests)."""
@@ -226,9 +239,16 @@ class KeyedProcess:
         error = self._call(lambda: self._function.on_timer(at, ctx), "on_timer")
         ctx._domain, ctx._firing = "event", None
         if error is not None:
+            self._counters.made += 1  # no row has come: what fails came of state
             yield from self._errors.settle([BadRow(self._key_frame(key, time), error)])
         elif self._results.rows >= _EMIT_ROWS:
-            yield from self._results.take()
+            yield from self._given()
+
+    def _given(self) -> Iterator[Output]:
+        """All results that count, of side outputs too: each is made, whatever it was made from."""
+        for output in self._results.take():
+            self._counters.made += output.frame.height
+            yield output
 
     def _key_frame(self, key: tuple[Any, ...], time: int | None) -> pl.DataFrame:
         """What stands for the row where a timer fails: its key."""

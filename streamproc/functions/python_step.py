@@ -189,18 +189,21 @@ class RowFunction(Stateless):
         kept: list[int] = []
         values: list[list[Any]] = []
         bad: list[BadRow] = []
+        left_out = 0
         for index, row in enumerate(frame.select(*self._spec.input_schema).iter_rows(named=True)):
             try:
                 returned = self._function(dict(row))
                 if returned is not None:
                     values.append(self._columns.values_of(returned, row))
                     kept.append(index)
+                else:
+                    left_out += 1
             except Exception as error:
                 bad.append(BadRow(frame.slice(index, 1), self._told(error)))
                 if self._spec.errors == "fail":
                     break
         yield from self._errors.settle(bad)
-        self._counters.filtered += frame.height - len(kept) - len(bad)
+        self._counters.filtered += left_out
         if kept:
             yield Output("main", with_values(frame, kept, self._columns.series(values), self._order))
 

@@ -48,10 +48,11 @@ class TableFile:
                 opened = source.open_file(files, split, path, None)
                 try:
                     while (piece := opened.next(_PIECE_ROWS)) is not None:
-                        frame, bad = piece.decode() if piece.rows else (frames[0], [])
-                        if bad:
-                            raise LookupFileUnreadable(f"{where}: {split}:{bad[0].at}: {bad[0].message}")
-                        frames.append(frame)
+                        if piece.rows:
+                            records = piece.decode()
+                            for bad in records.bad:
+                                raise LookupFileUnreadable(f"{where}: {split}:{bad.at}: {bad.message}")
+                            frames.append(records.frame)
                         if piece.finished:
                             break
                 finally:

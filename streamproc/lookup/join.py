@@ -105,17 +105,23 @@ class LookupJoin:
             try:
                 pairs = pairs.filter(condition.expr)
             except ROW_ERRORS as error:
-                good, outputs, _ = self._errors.isolate(pairs, lambda rows: rows.filter(condition.expr), error)
+                good, outputs, bad_rows = self._errors.isolate(pairs, lambda rows: rows.filter(condition.expr), error)
+                self._context.counters.made += bad_rows  # it is a pair that fails: its left row has a fate of its own
                 yield from outputs
                 pairs = pl.concat(good) if good else pairs.clear()
         hidden = [name for name in HIDDEN if name in frame.columns]
         columns = [*self._spec.schema, *hidden]
+        matched = _runs(pairs.get_column(_ROW))
         if self._spec.kind == "left":
             alone = left.join(pairs.select(_ROW).unique(), on=_ROW, how="anti")
             pairs = pl.concat([pairs.select(_ROW, *columns), alone], how="diagonal")
+            matched += alone.height
+        else:
+            self._context.counters.filtered += left.height - matched
+        self._context.counters.taken += matched
         result = pairs.sort(_ROW, maintain_order=True).select(columns)
         if result.height:
-            yield Output("main", result)
+            yield self._context.counters.result(result)
 
     def on_watermark(self, watermark: EventTimeMs) -> Iterator[Output]:
         """Nothing waits for event time."""
@@ -247,6 +253,12 @@ class HttpLookupJoin(LookupJoin):
         self._cache.put([keys[place] for place in counts], frame, list(counts.values()), self._now_ms)
         answers.rows.append(_placed(frame, of))
         return answers
+
+
+def _runs(rows: pl.Series) -> int:
+    """How many different ones there are; equal ones stand together."""
+    numbers = rows.to_numpy()
+    return int((numbers[1:] != numbers[:-1]).sum()) + min(1, len(numbers))
 
 
 def _placed(rows: pl.DataFrame, places: Sequence[int]) -> pl.DataFrame:

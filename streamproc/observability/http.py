@@ -6,19 +6,44 @@ is what a liveness probe wants to see. Loopback unless told otherwise: nothing h
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from state.failure import Failure
 from streamproc.observability.metrics import CONTENT_TYPE, MetricRegistry
-from streamproc.observability.status import JobStatus
 
 if TYPE_CHECKING:
     from aiohttp import web  # imported where it is used: a tenth of a second that most runs need not wait
 
 LOOPBACK = "127.0.0.1"
+
+
+class Readiness(Protocol):
+    """Whether one pipeline does what is wanted of it, and if not, why."""
+
+    @property
+    def pipeline(self) -> str:
+        """Its name."""
+
+    @property
+    def wanted_running(self) -> bool:
+        """It is wanted to run."""
+
+    @property
+    def ready(self) -> bool:
+        """It is as wanted."""
+
+    @property
+    def state(self) -> str:
+        """What it does."""
+
+    @property
+    def message(self) -> str:
+        """Why, where the state does not say it; may be empty."""
+
+
+Pipelines = Callable[[], Iterable[Readiness]]  # those there are now: in a service they come and go
 
 
 class PortUnavailable(Failure):
@@ -29,12 +54,12 @@ class PortUnavailable(Failure):
 
 @asynccontextmanager
 async def metrics_served(
-    registry: MetricRegistry, statuses: Sequence[JobStatus], port: int, host: str = LOOPBACK
+    registry: MetricRegistry, pipelines: Pipelines, port: int, host: str = LOOPBACK
 ) -> AsyncIterator[int]:
     """Serve while the block runs; gives the port (one the system picked, for 0)."""
     from aiohttp import web
 
-    runner = web.AppRunner(_application(registry, statuses), access_log=None, shutdown_timeout=1.0)
+    runner = web.AppRunner(_application(registry, pipelines), access_log=None, shutdown_timeout=1.0)
     await runner.setup()
     try:
         try:
@@ -46,23 +71,26 @@ async def metrics_served(
         await runner.cleanup()
 
 
-def _application(registry: MetricRegistry, statuses: Sequence[JobStatus]) -> web.Application:
+def _application(registry: MetricRegistry, pipelines: Pipelines) -> web.Application:
     from aiohttp import web
 
     async def metrics(request: web.Request) -> web.Response:
-        text = await asyncio.to_thread(registry.render)
-        return web.Response(body=text, headers={"Content-Type": CONTENT_TYPE})
+        for each in pipelines():
+            registry.gauge("wanted", each.pipeline).set(each.wanted_running)
+            registry.gauge("ready", each.pipeline).set(each.ready)
+        return web.Response(body=await registry.scrape(), headers={"Content-Type": CONTENT_TYPE})
 
     async def healthz(request: web.Request) -> web.Response:
         return web.json_response({"status": "alive"})
 
     async def readyz(request: web.Request) -> web.Response:
-        ready = all(status.ready for status in statuses)
-        pipelines = {
-            status.pipeline: {"state": status.state} | ({"message": status.message} if status.message else {})
-            for status in statuses
+        now = list(pipelines())
+        ready = all(one.ready for one in now)
+        said = {
+            one.pipeline: {"state": one.state, "ready": one.ready} | ({"message": one.message} if one.message else {})
+            for one in now
         }
-        return web.json_response({"ready": ready, "pipelines": pipelines}, status=200 if ready else 503)
+        return web.json_response({"ready": ready, "pipelines": said}, status=200 if ready else 503)
 
     application = web.Application(client_max_size=1024)
     application.router.add_get("/metrics", metrics)

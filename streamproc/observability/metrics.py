@@ -6,6 +6,7 @@ the pipeline: never a key, a payload or an error's text.
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
 from collections.abc import Callable
@@ -69,20 +70,58 @@ METRICS: Final[tuple[Metric, ...]] = (
     Metric("late_records_total", "counter", SUBTASK, "Records late for every window they belong to."),
     Metric("error_records_total", "counter", SUBTASK, "Records that could not be decoded or processed."),
     Metric(
+        "filtered_records_total",
+        "counter",
+        SUBTASK,
+        "Records left out as they should be: a condition, a duplicate, no partner, a tombstone.",
+    ),
+    Metric(
+        "ledger_unaccounted_records",
+        "gauge",
+        ("pipeline", "step"),
+        "Records in, less those whose fate is known, as of the last completed checkpoint. Not 0: lost (above), "
+        "or doubled (below).",
+    ),
+    Metric(
         "watermark_seconds", "gauge", SUBTASK, "Watermark, seconds since the epoch. NaN: none yet. +Inf: end of input."
     ),
     Metric("watermark_lag_seconds", "gauge", SUBTASK, "Processing time minus watermark. NaN: no watermark yet."),
+    Metric(
+        "watermark_skew_seconds",
+        "gauge",
+        SUBTASK,
+        "Of a source: event time between the fastest and the slowest split that counts. +Inf: one has had no row yet.",
+    ),
+    Metric(
+        "split_silent_seconds",
+        "gauge",
+        SUBTASK,
+        "Of a source: for how long the split that holds its watermark back has brought no row.",
+    ),
     Metric("source_lag_records", "gauge", SUBTASK, "Records between a source and the end of its splits."),
-    Metric("busy_seconds_total", "counter", SUBTASK, "Time spent processing."),
-    Metric("backpressured_seconds_total", "counter", SUBTASK, "Time spent waiting for room downstream."),
-    Metric("idle_seconds_total", "counter", SUBTASK, "Time spent waiting for input."),
+    Metric("source_reachable", "gauge", SUBTASK, "1 while what a source reads from answers, else 0."),
+    Metric("sink_reachable", "gauge", SUBTASK, "1 while what a sink writes to answers, else 0."),
+    Metric(
+        "busy_seconds_total",
+        "counter",
+        SUBTASK,
+        "Time a node's subtask spent processing; nodes of one chain share subtasks. Busy, backpressured and idle "
+        "together are all the time it ran.",
+    ),
+    Metric(
+        "backpressured_seconds_total",
+        "counter",
+        SUBTASK,
+        "Time a node's subtask spent waiting for room downstream, or for its sink.",
+    ),
+    Metric("idle_seconds_total", "counter", SUBTASK, "Time a node's subtask spent waiting for input."),
     Metric("channel_rows", "gauge", SUBTASK, "Rows waiting in a subtask's input channels."),
     Metric("state_bytes", "gauge", SUBTASK, "Size of a subtask's local state."),
     Metric(
         "end_to_end_latency_seconds",
         "histogram",
         SUBTASK,
-        "From a record's arrival at its source to its being handed to a sink.",
+        "From a row's event time to its being taken by a sink: of each batch the oldest and the newest row.",
         _LATENCY_S,
     ),
     Metric(
@@ -101,9 +140,17 @@ METRICS: Final[tuple[Metric, ...]] = (
     ),
     Metric("checkpoints_total", "counter", ("pipeline", "result"), "Checkpoints that ended, as completed or aborted."),
     Metric("last_completed_checkpoint_id", "gauge", PIPELINE, "Number of the newest completed checkpoint."),
+    Metric(
+        "last_completed_checkpoint_timestamp_seconds",
+        "gauge",
+        PIPELINE,
+        "When the newest checkpoint was completed, seconds since the epoch.",
+    ),
     Metric("restarts_total", "counter", PIPELINE, "Restarts after a failure."),
     Metric("uncommitted_transactions", "gauge", PIPELINE, "Prepared transactions that wait for their commit."),
     Metric("up", "gauge", PIPELINE, "1 while the pipeline runs, else 0."),
+    Metric("wanted", "gauge", PIPELINE, "1 while the pipeline is wanted to run, else 0."),
+    Metric("ready", "gauge", PIPELINE, "1 while the pipeline does what is wanted of it, else 0."),
     Metric(
         "event_loop_lag_seconds",
         "histogram",
@@ -127,6 +174,15 @@ class MetricRegistry:
         ProcessCollector(registry=self._registry)
         PlatformCollector(registry=self._registry)
         self._collectors = {metric.name: metric.collector(self._registry) for metric in METRICS}
+        self._pipelines: list[PipelineMetrics] = []
+
+    def add(self, pipeline: PipelineMetrics) -> None:
+        """Its figures are asked for at each scrape."""
+        self._pipelines.append(pipeline)
+
+    def drop(self, name: str, *labels: str) -> None:
+        """Expose one series no longer, if it is there."""
+        self._collectors[name].remove(*labels)
 
     def counter(self, name: str, *labels: str) -> Counter:
         """The series of `labels`, in the table's order."""
@@ -150,13 +206,26 @@ class MetricRegistry:
         collector = self._collectors[name]
         return collector.labels(*labels) if labels else collector
 
+    def forget(self, pipeline: str) -> None:
+        """Take every series of the pipeline away: it is no more."""
+        self._pipelines = [each for each in self._pipelines if each.name != pipeline]
+        for metric in METRICS:
+            if "pipeline" in metric.labels:
+                self._collectors[metric.name].remove_by_labels({"pipeline": pipeline})
+
     @property
     def event_loop_lag(self) -> Histogram:
         """Seconds."""
         return self.histogram("event_loop_lag_seconds")
 
+    async def scrape(self) -> bytes:
+        """The text format of Prometheus, every figure as it is now. On the event loop that the jobs run on."""
+        for pipeline in self._pipelines:
+            pipeline.refresh()
+        return await asyncio.to_thread(self.render)
+
     def render(self) -> bytes:
-        """The text format of Prometheus. CPU work: call it on a worker thread."""
+        """As `scrape`, with the figures as last reported. CPU work: call it on a worker thread."""
         return generate_latest(self._registry)
 
 
@@ -174,6 +243,7 @@ class SubtaskMetrics:
         self.records_out = registry.counter("records_out_total", *self._labels)
         self.late_records = registry.counter("late_records_total", *self._labels)
         self.error_records = registry.counter("error_records_total", *self._labels)
+        self.filtered_records = registry.counter("filtered_records_total", *self._labels)
         self.busy_seconds = registry.counter("busy_seconds_total", *self._labels)
         self.backpressured_seconds = registry.counter("backpressured_seconds_total", *self._labels)
         self.idle_seconds = registry.counter("idle_seconds_total", *self._labels)
@@ -188,6 +258,26 @@ class SubtaskMetrics:
     def source_lag_records(self) -> Gauge:
         """Of a source."""
         return self._registry.gauge("source_lag_records", *self._labels)
+
+    @cached_property
+    def watermark_skew_seconds(self) -> Gauge:
+        """Of a source with event time."""
+        return self._registry.gauge("watermark_skew_seconds", *self._labels)
+
+    @cached_property
+    def split_silent_seconds(self) -> Gauge:
+        """Of a source with event time."""
+        return self._registry.gauge("split_silent_seconds", *self._labels)
+
+    @cached_property
+    def source_reachable(self) -> Gauge:
+        """Of a source."""
+        return self._registry.gauge("source_reachable", *self._labels)
+
+    @cached_property
+    def sink_reachable(self) -> Gauge:
+        """Of a sink."""
+        return self._registry.gauge("sink_reachable", *self._labels)
 
     @cached_property
     def channel_rows(self) -> Gauge:
@@ -215,6 +305,29 @@ class SubtaskMetrics:
         self._watermark_ms = watermark_ms
         self._watermark.set(_seconds(watermark_ms))
 
+    def ended(self) -> None:
+        """Nothing runs any more: what was true of a moment is exposed no longer. Counters stay."""
+        for metric in METRICS:
+            if metric.kind == "gauge" and metric.labels == SUBTASK:
+                self._registry.drop(metric.name, *self._labels)
+        for name in [name for name, used in self.__dict__.items() if isinstance(used, Gauge)]:
+            del self.__dict__[name]
+        self._watermark_ms = WATERMARK_MIN
+
+    @property
+    def has_watermark(self) -> bool:
+        """Whether the series exists."""
+        return "_watermark" in self.__dict__
+
+    def spent(self, busy: float, backpressured: float, idle: float) -> None:
+        """So many more seconds of each."""
+        if busy:
+            self.busy_seconds.inc(busy)
+        if backpressured:
+            self.backpressured_seconds.inc(backpressured)
+        if idle:
+            self.idle_seconds.inc(idle)
+
     def _lag_s(self) -> float:
         if self._watermark_ms >= WATERMARK_MAX:
             return 0.0
@@ -226,7 +339,9 @@ class PipelineMetrics:
 
     def __init__(self, registry: MetricRegistry, pipeline: str) -> None:
         self._registry = registry
-        self._pipeline = pipeline
+        self._pipeline = self.name = pipeline
+        self.refresh: Callable[[], None] = lambda: None  # brings the figures of a running job up to date
+        registry.add(self)
         self._subtasks: dict[tuple[str, int], SubtaskMetrics] = {}
         self.checkpoint_duration = registry.histogram("checkpoint_duration_seconds", pipeline)
         self.checkpoint_size_bytes = registry.gauge("checkpoint_size_bytes", pipeline)
@@ -239,9 +354,27 @@ class PipelineMetrics:
         self.uncommitted_transactions = registry.gauge("uncommitted_transactions", pipeline)
         self.up = registry.gauge("up", pipeline)
 
+    @cached_property
+    def last_completed_checkpoint_timestamp(self) -> Gauge:
+        """Seconds since the epoch; absent before the first."""
+        return self._registry.gauge("last_completed_checkpoint_timestamp_seconds", self._pipeline)
+
+    def ended(self) -> None:
+        """The job has ended, for good or until it is started again."""
+        for subtask in self._subtasks.values():
+            subtask.ended()
+
+    def remove(self) -> None:
+        """The pipeline is gone: none of its series is exposed any more. Nothing may be reported afterwards."""
+        self._registry.forget(self.name)
+
     def checkpoints_total(self, result: CheckpointResult) -> Counter:
         """Checkpoints that ended this way."""
         return self._checkpoints[result]
+
+    def ledger_unaccounted(self, step: str) -> Gauge:
+        """Of one node."""
+        return self._registry.gauge("ledger_unaccounted_records", self._pipeline, step)
 
     def subtask(self, step: str, subtask: int) -> SubtaskMetrics:
         """The same object for the same subtask, also across restarts: counters only grow."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -15,21 +15,24 @@ from operators.element import CheckpointId
 from state.failure import Failure
 from state.restored_files import RestoredFiles
 from state.store import CheckpointStore
+from streamproc.checkpoint.compatibility import fitted
 from streamproc.checkpoint.coordinator import SubtaskId
 from streamproc.checkpoint.driver import CheckpointDriver, Ending
-from streamproc.checkpoint.manifest import committed_name
+from streamproc.checkpoint.manifest import NOTHING_YET, committed_name
 from streamproc.checkpoint.recovery import Claim, Superseded, claim, newer_attempt, superseded_text
 from streamproc.dataflow.deployment import Deployment
 from streamproc.dataflow.subtask import Subtask
-from streamproc.observability.status import JobObserver
+from streamproc.observability.status import JobFailure, JobObserver
 from streamproc.pipeline.logical import LogicalGraph
 from streamproc.pipeline.physical import PhysicalGraph, plan_physical
+from streamproc.runners.control import JobControl
 from streamproc.runners.local_directory import local_directory
 from streamproc.runners.restart import GiveUp, RestartPolicy
 
 log = structlog.get_logger("streamproc.job")
 
 _STOP_DEADLINE_S = 30.0  # after a stop was asked for, how long its last checkpoint may take
+_OVERDUE_GRAIN_S = 0.5
 _IDLE_S = 2.0  # `until_idle`: no rows for this long, and nothing left to read
 
 
@@ -41,14 +44,17 @@ class RunOptions:
     restore_from: CheckpointId | None = None  # None: the newest
     until_idle: bool = False
     work_directory: Path = Path(".streamproc/state")
-    stop: asyncio.Event = field(default_factory=asyncio.Event)
+    control: JobControl = field(default_factory=JobControl)
+    dropped: frozenset[str] = frozenset()  # nodes whose stored state may be lost, where it does not fit any more
+    on_restored: Callable[[], Awaitable[None]] | None = None  # an attempt has recorded what it goes on from; once
 
 
 @dataclass(frozen=True, slots=True)
 class JobResult:
-    """How a run ended. `finished`: bounded input is through; `stopped`: asked to, or idle."""
+    """How a run ended. `finished`: bounded input is through; `stopped`: asked to, or idle; `drained`: asked to, and all
+    that was read has come out."""
 
-    status: Literal["finished", "stopped", "failed"]
+    status: Literal["finished", "stopped", "drained", "failed"]
     checkpoint: CheckpointId | None
     failure: Failure | None = None
     already_finished: bool = False  # an earlier run had finished; nothing was done now
@@ -72,30 +78,55 @@ class Reporter:
         self.driver.decline(checkpoint, reason, refused=refused)
 
 
+class _Wanted:
+    """The checkpoint that was asked for, until an attempt has recorded that it goes on from it: from then on the
+    newest of that lineage is the one, for an attempt that fails may have completed newer ones."""
+
+    def __init__(self, checkpoint: CheckpointId | None, on_restored: Callable[[], Awaitable[None]] | None) -> None:
+        self.checkpoint = checkpoint
+        self._on_restored = on_restored
+
+    async def recorded(self) -> None:
+        """The claim is durable; nothing has been done from it yet."""
+        self.checkpoint = None
+        if self._on_restored is not None:
+            await self._on_restored()
+            self._on_restored = None
+
+
 async def run_pipeline(graph: LogicalGraph, options: RunOptions, observer: JobObserver) -> JobResult:
-    """Run until the end of bounded input, `options.stop`, or a failure that starting again cannot mend."""
+    """Run until the end of bounded input, a stop, or a failure that starting again cannot mend."""
+    try:
+        return await _attempts(graph, options, observer)
+    finally:
+        options.control.refuse("the job has ended")
+        observer.metrics.ended()
+
+
+async def _attempts(graph: LogicalGraph, options: RunOptions, observer: JobObserver) -> JobResult:
     physical = plan_physical(graph)
     policy = RestartPolicy(graph.job.restart)
     status, metrics = observer.status, observer.metrics
-    restore_from = options.restore_from
+    wanted = _Wanted(options.restore_from, options.on_restored)
     while True:
-        began = time.monotonic()
+        began, checkpoints = time.monotonic(), status.checkpoints
         try:
             store = await asyncio.to_thread(_open_store, graph, options)
             async with local_directory(options.work_directory, graph.pipeline) as directory:
-                result = await _attempt(physical, options, observer, store, directory, restore_from)
+                result = await _attempt(physical, options, observer, store, directory, wanted)
             status.state = result.status
             return result
         except Exception as error:
             failure = _as_failure(error)
         finally:
             metrics.up.set(0)
-        restore_from = None  # the failed attempt may have completed newer checkpoints of its own
-        decision = policy.on_failure(failure, time.monotonic() - began)
+        status.failures.append(JobFailure(time.time(), failure))
+        decision = policy.on_failure(failure, time.monotonic() - began, status.checkpoints - checkpoints)
         if isinstance(decision, GiveUp):
-            status.state, status.message = "failed", str(failure)
+            reason = f"{failure} ({decision.reason})" if failure.retry_helps else str(failure)
+            status.state, status.message = "failed", reason
             return JobResult("failed", None if status.checkpoint is None else CheckpointId(status.checkpoint), failure)
-        if options.stop.is_set():
+        if options.control.stopping.is_set():
             log.warning("stopped without a last checkpoint", reason=str(failure))
             status.state = "stopped"
             return JobResult("stopped", None if status.checkpoint is None else CheckpointId(status.checkpoint), failure)
@@ -105,7 +136,7 @@ async def run_pipeline(graph: LogicalGraph, options: RunOptions, observer: JobOb
         metrics.restarts_total.inc()
         status.state, status.message = "restarting", str(failure)
         status.restarts += 1
-        if await _stopped_within(options.stop, decision.delay_s):
+        if await _stopped_within(options.control.stopping, decision.delay_s):
             status.state = "stopped"
             return JobResult("stopped", None if status.checkpoint is None else CheckpointId(status.checkpoint), failure)
 
@@ -116,22 +147,28 @@ async def _attempt(
     observer: JobObserver,
     store: CheckpointStore,
     directory: Path,
-    restore_from: CheckpointId | None,
+    wanted: _Wanted,
 ) -> JobResult:
     """One attempt, from claim to end. Raises whatever makes it fail."""
     job = graph.logical.job
     files = RestoredFiles(store, directory / "restored")
-    claimed = await asyncio.to_thread(claim, store, restore_from, fetch=lambda manifest: files.fetch(manifest.files()))
+    claimed = await asyncio.to_thread(
+        claim, store, wanted.checkpoint, fetch=lambda manifest: files.fetch(manifest.files())
+    )
+    await wanted.recorded()
     restored = claimed.restored
     for damage in claimed.skipped:
         log.error("checkpoint damaged, going on from an older one; results since it may appear twice", reason=damage)
     if restored is not None:
         log.info("going on from a checkpoint", checkpoint=restored.checkpoint, attempt=claimed.attempt)
-        observer.status.checkpoint = restored.checkpoint
+        observer.status.checkpoint, observer.status.ledger = restored.checkpoint, restored.ledger
         observer.metrics.last_completed_checkpoint_id.set(restored.checkpoint)
+        observer.metrics.last_completed_checkpoint_timestamp.set(restored.created_ms / 1000)
     committed = restored is not None and await asyncio.to_thread(store.exists, committed_name(restored.checkpoint))
     if restored is not None and restored.kind == "finished" and committed:
         return JobResult("finished", restored.checkpoint, already_finished=True)
+    if restored is not None:
+        restored = fitted(graph, restored, committed=committed, dropped=options.dropped)
 
     reporter = Reporter()
     deployment = Deployment(graph, store, directory, claimed.attempt, restored, files, observer, committed=committed)
@@ -147,11 +184,13 @@ async def _attempt(
             deployment.subtasks,
             claimed.next_checkpoint,
             observer,
+            restored.ledger if restored else NOTHING_YET,
         )
         if await asyncio.to_thread(newer_attempt, store, claimed.attempt) is not None:
             # To fence now what the newer one has begun would end both.
             raise Superseded(superseded_text(graph.logical.pipeline, claimed.attempt))
-        if not await _open(deployment, options.stop):
+        deployment.pending, observer.facts = driver.pending, deployment.facts
+        if not await _open(deployment, options.control.stopping):
             return JobResult("stopped", restored.checkpoint if restored else None)
         if restored is not None and restored.kind == "finished":
             await asyncio.to_thread(store.create, committed_name(restored.checkpoint), b"")
@@ -159,8 +198,9 @@ async def _attempt(
         observer.metrics.up.set(1)
         observer.status.state, observer.status.message = "running", ""
         caught_up = _caught_up(deployment) if options.until_idle else None
-        return await _drive(deployment, driver, options.stop, caught_up, claimed)
+        return await _drive(deployment, driver, options.control, caught_up, claimed)
     finally:
+        observer.facts = None
         await deployment.close()
 
 
@@ -183,14 +223,14 @@ async def _open(deployment: Deployment, stop: asyncio.Event) -> bool:
 async def _drive(
     deployment: Deployment,
     driver: CheckpointDriver,
-    stop: asyncio.Event,
+    control: JobControl,
     caught_up: Callable[[], bool] | None,
     claimed: Claim,
 ) -> JobResult:
     """Run subtasks and the checkpoint cycle until the cycle ends; the first failure of any ends all."""
-    driving = asyncio.create_task(driver.run(stop, caught_up), name="checkpoints")
+    driving = asyncio.create_task(driver.run(control, caught_up), name="checkpoints")
     running = [asyncio.create_task(subtask.run(), name=_name(subtask)) for subtask in deployment.subtasks]
-    overdue = asyncio.create_task(_overdue(stop))
+    overdue = asyncio.create_task(_overdue(control))
     everything: list[asyncio.Task[Any]] = [driving, overdue, *running]
     try:
         done, _ = await asyncio.wait(everything, return_when=asyncio.FIRST_COMPLETED)
@@ -212,9 +252,13 @@ def _name(subtask: Subtask) -> str:
     return f"{subtask.id[0]}[{subtask.id[1]}]"
 
 
-async def _overdue(stop: asyncio.Event) -> None:
-    await stop.wait()
-    await asyncio.sleep(_STOP_DEADLINE_S)
+async def _overdue(control: JobControl) -> None:
+    """Until a stop has been under way for too long; a drain takes the time it takes."""
+    waited_s = 0.0
+    while waited_s < _STOP_DEADLINE_S:
+        await control.stopping.wait()
+        await asyncio.sleep(_OVERDUE_GRAIN_S)
+        waited_s = 0.0 if control.drain else waited_s + _OVERDUE_GRAIN_S
 
 
 async def _stopped_within(stop: asyncio.Event, delay_s: float) -> bool:

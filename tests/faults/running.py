@@ -24,7 +24,7 @@ class Run:
     def __init__(self, status: JobStatus, options: RunOptions, task: asyncio.Task[JobResult], logs: list[Any]) -> None:
         self.status = status
         self.logs: list[MutableMapping[str, Any]] = logs
-        self._stop = options.stop
+        self.control = options.control
         self._task = task
         self._give_up_at_s = 0.0
 
@@ -65,7 +65,7 @@ class Run:
 
     async def stop(self) -> JobResult:
         """As SIGTERM does it."""
-        self._stop.set()
+        self.control.stop()
         return await self.result()
 
     async def crash(self) -> None:
@@ -83,7 +83,9 @@ class Run:
 
 
 @asynccontextmanager
-async def running(file: Path, *, until_idle: bool = False, restore_from: int | None = None) -> AsyncIterator[Run]:
+async def running(
+    file: Path, *, until_idle: bool = False, restore_from: int | None = None, dropped: frozenset[str] = frozenset()
+) -> AsyncIterator[Run]:
     """Run a pipeline file; what still runs at the end is ended as `Run.crash` does."""
     graph = load_pipeline(file)
     status = JobStatus(graph.pipeline)
@@ -92,6 +94,7 @@ async def running(file: Path, *, until_idle: bool = False, restore_from: int | N
         until_idle=until_idle,
         work_directory=file.parent / "state",
         restore_from=restore_from,  # type: ignore[arg-type]
+        dropped=dropped,
     )
     with structlog.testing.capture_logs() as logs:
         run = Run(status, options, asyncio.create_task(run_pipeline(graph, options, observer)), logs)

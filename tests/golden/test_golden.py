@@ -24,8 +24,10 @@ import pytest
 from operators.connector import Fetched
 from operators.element import CheckpointId
 from state.failure import Failure
+from state.store import CheckpointStore
+from streamproc.checkpoint.compatibility import IncompatibleCheckpoint
 from streamproc.checkpoint.driver import CheckpointDriver
-from streamproc.dataflow.deployment import IncompatibleCheckpoint
+from streamproc.checkpoint.recovery import list_checkpoints, read_manifest
 from streamproc.dataflow.source_subtask import SourceSubtask
 from streamproc.observability.metrics import MetricRegistry, PipelineMetrics
 from streamproc.observability.status import JobObserver, JobStatus
@@ -53,7 +55,22 @@ def with_parallelism(graph: LogicalGraph, parallelism: int) -> LogicalGraph:
 def run(graph: LogicalGraph, registry: MetricRegistry | None = None) -> JobResult:
     metrics = PipelineMetrics(registry or MetricRegistry(), graph.pipeline)
     observer = JobObserver(metrics, JobStatus(graph.pipeline))
-    return asyncio.run(run_pipeline(graph, RunOptions(work_directory=Path("state")), observer))
+    result = asyncio.run(run_pipeline(graph, RunOptions(work_directory=Path("state")), observer))
+    check_ledgers(graph, observer.status, finished=result.status == "finished")
+    return result
+
+
+def check_ledgers(graph: LogicalGraph, status: JobStatus, *, finished: bool) -> None:
+    """As of every checkpoint that is stored, each node has an account, which balances; in the end a sink's rows out
+    are the rows that are there."""
+    store = CheckpointStore.open(graph.job.checkpoint.storage, graph.pipeline)
+    for checkpoint in list_checkpoints(store):
+        ledger = read_manifest(store, checkpoint).ledger
+        assert ledger.keys() == {*graph.sources, *graph.steps, *graph.sinks}
+        assert {node: account for node, account in ledger.items() if account.unaccounted} == {}
+    if finished:
+        written = {sink: len(rows) for sink, rows in outputs(graph).items()}
+        assert {sink: status.ledger[sink].rows_out for sink in graph.sinks} == written
 
 
 def outputs(graph: LogicalGraph) -> dict[str, list[str]]:

@@ -143,7 +143,8 @@ def test_batches_and_subtasks_change_nothing(tmp_path: Path, monkeypatch: pytest
     Path("spans.py").write_text(_SPANS)
     expected, expected_late = run(1, 5_000)
     assert expected_late
-    assert all(expected.values()), [stream for stream, rows in expected.items() if not rows]
+    empty = {stream for stream, rows in expected.items() if not rows}
+    assert empty <= {"anti-left"}, empty  # which a few seeds leave empty
     for parallelism, rows in ((1, 100), (3, 211)):
         found, late = run(parallelism, rows)
         for stream in _STREAMS:

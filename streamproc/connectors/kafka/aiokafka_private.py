@@ -23,7 +23,7 @@ from aiokafka.protocol.admin import DescribeConfigsRequest
 from aiokafka.protocol.metadata import MetadataRequest
 from aiokafka.structs import TopicPartition
 
-from streamproc.connectors.kafka.broker_errors import Unreachable, error_name, translated
+from streamproc.connectors.kafka.broker_errors import Contact, Unreachable, error_name, translated
 from streamproc.connectors.kafka.failure import KafkaRefused
 from streamproc.connectors.kafka.protocol import NO_UUID, DescribeTopicRequest
 
@@ -111,7 +111,8 @@ class _Start:
 class Client:
     """Connections to one cluster and its metadata. Every call raises `Unreachable` when nobody answers."""
 
-    def __init__(self, options: Mapping[str, Any]) -> None:
+    def __init__(self, options: Mapping[str, Any], contact: Contact | None = None) -> None:
+        self.contact = contact or Contact()
         self._options = options
         self._client: Any = _new_client(**options)
         self._start = _Start()
@@ -216,8 +217,12 @@ class Client:
 
     async def transaction_coordinator(self, transactional_id: str) -> int:
         """The broker that keeps the transactions of this id."""
+        return await self.coordinator(CoordinationType.TRANSACTION, transactional_id)
+
+    async def coordinator(self, kind: CoordinationType, key: str) -> int:
+        """The broker that keeps a group, or the transactions of an id."""
         with translated():
-            node: int = await self._client.coordinator_lookup(CoordinationType.TRANSACTION, transactional_id)
+            node: int = await self._client.coordinator_lookup(kind, key)
         return node
 
 

@@ -37,6 +37,28 @@ class NotReady(Unreachable):
     """A broker answered, but cannot do it yet: elections, loading, markers still to be written."""
 
 
+class Contact:
+    """Whether brokers answer one source or sink: what is being waited for now, by whoever waits."""
+
+    def __init__(self) -> None:
+        self._troubles: dict[object, str] = {}
+
+    def lost(self, waiting: object, error: Unreachable) -> None:
+        """`waiting` has had no answer, and tries again."""
+        self._troubles[waiting] = (
+            "the broker is not ready" if isinstance(error, NotReady) else "the broker does not answer"
+        )
+
+    def regained(self, waiting: object) -> None:
+        """It waits no more."""
+        self._troubles.pop(waiting, None)
+
+    @property
+    def trouble(self) -> str | None:
+        """In words; None: nobody waits."""
+        return next(iter(self._troubles.values()), None)
+
+
 def error_name(code: int) -> str:
     """What an error code of the protocol is called, for messages."""
     names = {90: "ProducerFenced", 120: "TransactionAbortable"}  # aiokafka knows neither

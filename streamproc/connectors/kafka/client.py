@@ -18,7 +18,7 @@ import structlog
 from aiokafka.abc import AbstractTokenProvider
 
 from streamproc.connectors.kafka.aiokafka_private import Client, TopicDescription
-from streamproc.connectors.kafka.broker_errors import NotReady, Unreachable
+from streamproc.connectors.kafka.broker_errors import Contact, NotReady, Unreachable
 from streamproc.connectors.kafka.failure import KafkaRefused, TopicMissing
 from streamproc.pipeline.spec import KafkaConnectionSpec, SaslSpec, TlsSpec
 
@@ -105,17 +105,23 @@ def backoff_s(attempt: int) -> float:
     return min(BACKOFF_FIRST_S * 2.0 ** min(attempt - 1, 16), BACKOFF_MAX_S)
 
 
-async def patiently(action: Callable[[], Awaitable[T]], *, brokers: Sequence[str], why: str) -> T:
-    """`action`'s result, however long no broker can be reached; one log line per attempt."""
-    for attempt in itertools.count(1):
-        try:
-            result = await action()
-        except Unreachable as unreachable:
-            await log_unreachable(attempt, brokers=brokers, why=why, error=unreachable)
-        else:
-            if attempt > 1:
-                log.info("broker reachable again", brokers=list(brokers), needed_by=why)
-            return result
+async def patiently(action: Callable[[], Awaitable[T]], *, client: Client, why: str) -> T:
+    """`action`'s result, however long no broker can be reached; one log line per attempt. Meanwhile the client's
+    contact says so."""
+    waiting = object()
+    try:
+        for attempt in itertools.count(1):
+            try:
+                result = await action()
+            except Unreachable as unreachable:
+                client.contact.lost(waiting, unreachable)
+                await log_unreachable(attempt, brokers=client.brokers, why=why, error=unreachable)
+            else:
+                if attempt > 1:
+                    log.info("broker reachable again", brokers=client.brokers, needed_by=why)
+                return result
+    finally:
+        client.contact.regained(waiting)
     raise AssertionError("attempts never end")
 
 
@@ -133,11 +139,11 @@ async def log_unreachable(attempt: int, *, brokers: Sequence[str], why: str, err
     await asyncio.sleep(pause_s)
 
 
-async def connect(connection: KafkaConnectionSpec, *, why: str) -> Client:
+async def connect(connection: KafkaConnectionSpec, *, why: str, contact: Contact | None = None) -> Client:
     """A started client; waits for the broker as long as it takes. `why` ("source orders") is for the log."""
-    client = Client(client_options(connection))
+    client = Client(client_options(connection), contact)
     try:
-        await patiently(client.start, brokers=client.brokers, why=why)
+        await patiently(client.start, client=client, why=why)
     except BaseException:
         await client.close()
         raise
@@ -148,7 +154,7 @@ async def find_topic(client: Client, topic: str, *, why: str) -> TopicDescriptio
     """The topic. One that stays unknown for `TOPIC_WAIT_S` is a `TopicMissing`."""
     deadline = asyncio.get_running_loop().time() + TOPIC_WAIT_S
     while True:
-        found = await patiently(lambda: client.describe_topic(topic), brokers=client.brokers, why=why)
+        found = await patiently(lambda: client.describe_topic(topic), client=client, why=why)
         if found is not None and found.partitions:
             return found
         if asyncio.get_running_loop().time() > deadline:

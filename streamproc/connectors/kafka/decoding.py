@@ -106,9 +106,9 @@ class Piece:
 
     def _decode(self, form: RowFormat) -> Decoded:
         values = [value for batch in self.batches for value in batch.values(self.first, self.stop)]
-        frame, bad, origin = _rows(values, form)
+        frame, bad, origin, silent, seconds = _rows(values, form)
         if not bad and not form.metadata:
-            return Decoded(frame)
+            return Decoded(frame, None, silent, seconds)
         gapless = all(batch.is_gapless for batch in self.batches)
         records: Sequence[Record] = ()
         if bad or not gapless or _PER_RECORD & set(form.metadata.values()):
@@ -122,7 +122,7 @@ class Piece:
             if origin is not None:
                 beside = beside[pl.Series(origin)]
             frame = frame.hstack(beside)
-        return Decoded(frame, self._errors(records, bad, form) if bad else None)
+        return Decoded(frame, self._errors(records, bad, form) if bad else None, silent, seconds)
 
     def _metadata(
         self, kind: MetadataColumn, offsets: Sequence[int] | _Int64s, records: Sequence[Record], topic: str

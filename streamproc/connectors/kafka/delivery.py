@@ -40,6 +40,8 @@ class Delivery:
         self._why = why
         self._sent: dict[asyncio.Future[Any], OutgoingBatch] = {}
         self._sent_bytes = 0
+        self._sent_s: dict[asyncio.Future[Any], float] = {}  # when, by the event loop's clock
+        self._refused_since_s: float | None = None  # not even taken, for want of a broker that knows the topic
         self.acknowledged_at: tuple[int, int] | None = None  # partition and offset of a record that is there
 
     async def send(self, partition: int, batch: OutgoingBatch) -> None:
@@ -52,8 +54,10 @@ class Delivery:
             self._look(future for future in list(self._sent) if future.done())
             try:
                 future = await self._producer.send(batch, self._topic, partition)
+                self._refused_since_s = None
                 break
             except TimeoutError:  # at once, where the topic is not known: a producer made while brokers are away
+                self._refused_since_s = self._refused_since_s or loop.time()
                 if loop.time() >= say_at:
                     say_at = loop.time() + _WAIT_S
                     await self._while_waiting()
@@ -61,7 +65,14 @@ class Delivery:
             except kafka_errors.KafkaError as error:
                 raise self._failure(self._producer.failure() or error, batch) from error
         self._sent[future] = batch
+        self._sent_s[future] = loop.time()
         self._sent_bytes += batch.size()
+
+    def stalled(self) -> bool:
+        """Whether something has waited for the broker for longer than a broker takes."""
+        waiting_s = (sent_s for future, sent_s in self._sent_s.items() if not future.done())
+        since_s = next(waiting_s, None) if self._refused_since_s is None else self._refused_since_s
+        return since_s is not None and asyncio.get_running_loop().time() - since_s >= _WAIT_S
 
     async def settle(self) -> None:
         """Until every batch is acknowledged."""
@@ -79,6 +90,7 @@ class Delivery:
     def _look(self, done: Any) -> None:
         for future in done:
             batch = self._sent.pop(future)
+            del self._sent_s[future]
             self._sent_bytes -= batch.size()
             if (error := future.exception()) is not None:
                 raise self._failure(self._producer.failure() or error, batch) from error

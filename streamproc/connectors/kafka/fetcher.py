@@ -40,6 +40,7 @@ _ENOUGH_BYTES: Final = 32 << 20  # the same for all partitions together
 _WAIT_MS: Final = 500
 _SHORT_WAIT_MS: Final = 10  # when partitions are left out of a request: they must not wait behind it
 _ERROR_PAUSE_S: Final = 0.2
+_AWAY_S: Final = 5.0  # the same, where it may be sending what takes its time
 _ANSWER_S_MAX: Final = 2.0  # a broker that takes longer to say that there is nothing is away
 
 
@@ -107,6 +108,8 @@ class Fetcher:
         self._isolation: Isolation = isolation
         self._why = why
         self._asking: dict[int, asyncio.Task[None]] = {}
+        self._away: set[int] = set()  # brokers that did not answer when they were asked last
+        self._asked_s: dict[int, float] = {}  # when each broker was asked what it has not answered yet
         self._refreshing: asyncio.Task[None] | None = None
         self._attempts = 0
         self._closed = False
@@ -133,12 +136,28 @@ class Fetcher:
                 wait_ms = _SHORT_WAIT_MS if leader in left_out else _WAIT_MS
                 task = asyncio.create_task(self._ask(leader, feeds, wait_ms))
                 self._asking[leader] = task
+                self._asked_s[leader] = time.monotonic()
                 task.add_done_callback(lambda done, leader=leader: self._asked(leader, done))  # type: ignore[misc]
 
     def listening(self) -> bool:
         """Whether each partition has something here, or its broker has just said that there is nothing."""
         since_s = time.monotonic() - _ANSWER_S_MAX
         return all(feed.fetched or feed.waiting or feed.heard_s >= since_s for feed in self.feeds.values())
+
+    def unreachable(self) -> str | None:
+        """What keeps records from coming, where that is not that there are none."""
+        if (trouble := self._client.contact.trouble) is not None:
+            return trouble
+        now_s = time.monotonic()
+        for feed in self.feeds.values():
+            if feed.fetched or feed.waiting:
+                continue
+            leader = self._client.leader(self._topic, feed.partition)
+            if leader is None and now_s - feed.heard_s > _ANSWER_S_MAX:
+                return f"partition {feed.partition} of {self._topic} has no leader"
+            if leader in self._away or (leader is not None and now_s - self._asked_s.get(leader, now_s) > _AWAY_S):
+                return "the broker does not answer"
+        return None
 
     async def close(self) -> None:
         """Ask no more."""
@@ -155,6 +174,7 @@ class Fetcher:
 
     def _asked(self, leader: int, task: asyncio.Task[None]) -> None:
         del self._asking[leader]
+        self._asked_s.pop(leader, None)
         if not task.cancelled():
             if (error := task.exception()) is not None:
                 self.fail(error)
@@ -189,9 +209,12 @@ class Fetcher:
             response = await self._client.send(leader, request)
         except Unreachable as error:
             self._attempts += 1
+            self._away.add(leader)
             await log_unreachable(self._attempts, brokers=self._client.brokers, why=self._why, error=error)
             await self._refresh()
             return
+        self._asked_s.pop(leader, None)
+        self._away.discard(leader)
         if self._attempts:
             self._attempts = 0
             log.info("broker reachable again", brokers=self._client.brokers, needed_by=self._why)

@@ -63,4 +63,4 @@ async def list_offsets(
                 found[partition] = offset
         return found
 
-    return await patiently(ask, brokers=client.brokers, why=why) if wanted else {}
+    return await patiently(ask, client=client, why=why) if wanted else {}

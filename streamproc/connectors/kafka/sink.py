@@ -18,7 +18,7 @@ import polars as pl
 from operators.connector import Committable
 from operators.element import Schema
 from streamproc.connectors.kafka.aiokafka_private import NO_IDENTITY, BatchProducer, Client, ProducerIdentity
-from streamproc.connectors.kafka.broker_errors import Unreachable
+from streamproc.connectors.kafka.broker_errors import Contact, Unreachable
 from streamproc.connectors.kafka.client import client_options, connect, find_topic, log, missing_topic_text, patiently
 from streamproc.connectors.kafka.delivery import Delivery
 from streamproc.connectors.kafka.encoding import DEFAULT_BATCH_BYTES_MAX, BatchEncoder, ErrorRecordEncoder, RowEncoder
@@ -50,6 +50,7 @@ class KafkaSink:
         self.config = config
         self.connection = connection
         self.why = f"sink {name}"
+        self.contact = Contact()  # while it recovers
         self._schema = schema
         self._carries_errors = carries_errors
         self._fenced: dict[str, ProducerIdentity] = {}
@@ -57,7 +58,7 @@ class KafkaSink:
     async def recover(self, committables: Sequence[Committable], parallelism: int) -> None:
         """Commit what the restored checkpoint prepared, then take every transactional id of this sink away
         from whoever still holds it. `CommitLost` when a prepared transaction was aborted meanwhile."""
-        client = await connect(self.connection, why=self.why)
+        client = await connect(self.connection, why=self.why, contact=self.contact)
         try:
             transactions = TransactionClient(client, self.config.transaction_timeout, why=self.why)
             await commit_all(transactions, [Prepared.from_json(kept) for kept in committables])
@@ -119,6 +120,7 @@ class _TopicWriter:
         self._subtask = subtask
         self._topic = sink.config.topic
         self._why = sink.why
+        self._contact = Contact()
         self._client: Client | None = None
         self._encoder: BatchEncoder | None = None
         self._partitions: Sequence[int] = ()
@@ -130,12 +132,12 @@ class _TopicWriter:
 
     async def open(self) -> None:
         """Connect (waiting for the broker) and look at the topic; `TopicMissing` when it is not there."""
-        self._client = await connect(self._sink.connection, why=self._why)
+        self._client = await connect(self._sink.connection, why=self._why, contact=self._contact)
         topic = await find_topic(self._client, self._topic, why=self._why)
         self._partitions = topic.partitions
         setting = await patiently(
             lambda: self.client.topic_setting(self._topic, "max.message.bytes"),
-            brokers=self._client.brokers,
+            client=self._client,
             why=self._why,
         )
         self._encoder = await asyncio.to_thread(
@@ -147,12 +149,24 @@ class _TopicWriter:
         if self._client is not None:
             await self._client.close()
 
+    def unreachable(self) -> str | None:
+        """What the sink or the writer waits for at this moment."""
+        if (trouble := self._sink.contact.trouble or self._contact.trouble) is not None:
+            return trouble
+        delivery = self.delivering
+        return "the broker does not acknowledge" if delivery is not None and delivery.stalled() else None
+
+    @property
+    def delivering(self) -> Delivery | None:
+        """What is being sent."""
+        raise AssertionError("a writer is transactional or idempotent")
+
     async def start_producer(self, transactional: str | None, identity: ProducerIdentity) -> BatchProducer:
         """A connected producer."""
         options = client_options(self._sink.connection)
         producer = BatchProducer(options, transactional, self._sink.config.transaction_timeout)
         try:
-            await patiently(lambda: producer.start(identity), brokers=self.client.brokers, why=self._why)
+            await patiently(lambda: producer.start(identity), client=self.client, why=self._why)
             await producer.follow(self._topic)
         except BaseException:
             await producer.close()
@@ -260,6 +274,10 @@ class TransactionalWriter(_TopicWriter):
         await asyncio.gather(*(slot.producer.close() for slot in self._slots if slot.producer is not None))
         await super().close()
 
+    @property
+    def delivering(self) -> Delivery | None:
+        return None if self._open is None else self._open.delivery
+
     def _new_slot(self) -> _Slot:
         transactional = transactional_id(self._sink.pipeline, self._sink.name, self._subtask, len(self._slots))
         slot = _Slot(transactional, self._sink.take_identity(transactional))
@@ -314,6 +332,10 @@ class IdempotentWriter(_TopicWriter):
         await super().open()
         self._producer = await self.start_producer(None, NO_IDENTITY)
         self._delivery = Delivery(self._producer, self._topic, self.still_waiting, why=self._why)
+
+    @property
+    def delivering(self) -> Delivery | None:
+        return self._delivery
 
     async def write(self, frame: pl.DataFrame) -> None:
         """Send one batch; waits while too much is unacknowledged."""

@@ -16,7 +16,7 @@ from typing import Final
 from operators.connector import Decoded, Fetched, Position, SplitId
 from operators.types import FieldType
 from streamproc.connectors.kafka.aiokafka_private import Client, TopicDescription
-from streamproc.connectors.kafka.broker_errors import Unreachable
+from streamproc.connectors.kafka.broker_errors import Contact, Unreachable
 from streamproc.connectors.kafka.client import connect, find_topic, log, missing_topic_text
 from streamproc.connectors.kafka.decoding import OFFSET_MAX, Piece, RowFormat, row_format, split_id
 from streamproc.connectors.kafka.failure import KafkaRefused, TopicMissing, TopicRecreated
@@ -71,6 +71,7 @@ class KafkaReader:
         self._subtask = subtask
         self._parallelism = parallelism
         self._topic_id = ""
+        self._contact = Contact()
         self._client: Client | None = None
         self._fetcher: Fetcher | None = None
         self._watching: asyncio.Task[None] | None = None
@@ -78,7 +79,7 @@ class KafkaReader:
 
     async def open(self, restored: Mapping[SplitId, Position] | None) -> None:
         """Connect (waiting for the broker), find our partitions and where each begins and ends."""
-        self._client = await connect(self._source.connection, why=self._why)
+        self._client = await connect(self._source.connection, why=self._why, contact=self._contact)
         topic = await find_topic(self._client, self._topic, why=self._why)
         self._topic_id = topic.topic_id
         await self._client.follow(self._topic)
@@ -118,6 +119,10 @@ class KafkaReader:
     def listening(self) -> bool:
         """Whether brokers answer for each of our partitions."""
         return self._fetcher is not None and self._fetcher.listening()
+
+    def unreachable(self) -> str | None:
+        """What connecting or fetching waits for at this moment."""
+        return self._contact.trouble or (None if self._fetcher is None else self._fetcher.unreachable())
 
     async def close(self) -> None:
         """Stop fetching and disconnect; idempotent."""

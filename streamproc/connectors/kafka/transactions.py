@@ -158,7 +158,7 @@ class TransactionClient:
             ours = prepared.identity.producer_id
             return "aborted" if any(who == ours and at <= prepared.offset for who, at in aborted) else "committed"
 
-        return await patiently(ask, brokers=self._client.brokers, why=self._why)
+        return await patiently(ask, client=self._client, why=self._why)
 
     async def ids(self, prefix: str) -> set[str]:
         """Every transactional id with this prefix that brokers remember, in whatever state."""
@@ -172,7 +172,7 @@ class TransactionClient:
                 found |= {state[0] for state in response.transaction_states if state[0].startswith(prefix)}
             return found
 
-        return await patiently(ask, brokers=self._client.brokers, why=self._why)
+        return await patiently(ask, client=self._client, why=self._why)
 
     async def _check_current(self, transactional: str, current: ProducerIdentity) -> None:
         """`Fenced` when somebody else's transaction is open.
@@ -197,7 +197,7 @@ class TransactionClient:
             return await self._ask_once(transactional, request)
 
         while True:
-            response = await patiently(ask, brokers=self._client.brokers, why=self._why)
+            response = await patiently(ask, client=self._client, why=self._why)
             code = response.error_code
             if code in _REFUSED:
                 raise KafkaRefused(f"{self._why}: not authorised for the transactional id {transactional!r}")

@@ -13,6 +13,7 @@ from streamproc.checkpoint.driver import CheckpointDriver
 from streamproc.observability.metrics import MetricRegistry, PipelineMetrics
 from streamproc.observability.status import JobObserver, JobStatus
 from streamproc.pipeline.spec import CheckpointSpec
+from streamproc.runners.control import JobControl
 
 
 @pytest.mark.parametrize("steps", range(4))
@@ -27,7 +28,7 @@ async def test_a_cancellation_that_comes_together_with_an_event_is_not_forgotten
         CheckpointId(1),
         JobObserver(PipelineMetrics(MetricRegistry(), "p"), JobStatus("p")),
     )
-    running = asyncio.create_task(driver.run(asyncio.Event(), None))
+    running = asyncio.create_task(driver.run(JobControl(), None))
     for _ in range(5):
         await asyncio.sleep(0)  # it waits for acknowledgements
     driver.decline(CheckpointId(99), "of no checkpoint we know", refused=False)

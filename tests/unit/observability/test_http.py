@@ -23,7 +23,7 @@ async def get(port: int, path: str) -> tuple[int, str]:
 async def test_metrics_are_served() -> None:
     registry = MetricRegistry()
     PipelineMetrics(registry, "p").up.set(1)
-    async with metrics_served(registry, [], 0) as port:
+    async with metrics_served(registry, list, 0) as port:
         status, text = await get(port, "/metrics")
     assert status == 200
     assert 'streamproc_up{pipeline="p"} 1.0' in text.splitlines()
@@ -31,7 +31,7 @@ async def test_metrics_are_served() -> None:
 
 async def test_ready_follows_the_job_and_alive_does_not() -> None:
     job = JobStatus("p")
-    async with metrics_served(MetricRegistry(), [job], 0) as port:
+    async with metrics_served(MetricRegistry(), lambda: [job], 0) as port:
         assert (await get(port, "/readyz"))[0] == 503
         assert (await get(port, "/healthz"))[0] == 200
 
@@ -44,24 +44,34 @@ async def test_ready_follows_the_job_and_alive_does_not() -> None:
         assert (await get(port, "/readyz"))[0] == 200
 
 
+async def test_what_is_wanted_and_whether_it_is_so_are_metrics_too() -> None:
+    job = JobStatus("p", state="waiting")
+    async with metrics_served(MetricRegistry(), lambda: [job], 0) as port:
+        text = (await get(port, "/metrics"))[1]
+        assert 'streamproc_wanted{pipeline="p"} 1.0' in text
+        assert 'streamproc_ready{pipeline="p"} 0.0' in text
+        job.state = "running"
+        assert 'streamproc_ready{pipeline="p"} 1.0' in (await get(port, "/metrics"))[1]
+
+
 async def test_only_the_loopback_is_listened_on_and_nothing_else_is_there() -> None:
-    async with metrics_served(MetricRegistry(), [], 0) as port:
+    async with metrics_served(MetricRegistry(), list, 0) as port:
         assert (await get(port, "/"))[0] == 404
 
 
 async def test_another_address_is_served_when_asked_for() -> None:
-    async with metrics_served(MetricRegistry(), [], 0, "0.0.0.0") as port:
+    async with metrics_served(MetricRegistry(), list, 0, "0.0.0.0") as port:
         assert (await get(port, "/healthz"))[0] == 200
     nobodys = "192.0.2.1"
     with pytest.raises(PortUnavailable, match=re.escape(nobodys)):
-        async with metrics_served(MetricRegistry(), [], 0, nobodys):
+        async with metrics_served(MetricRegistry(), list, 0, nobodys):
             pass
 
 
 async def test_a_taken_port_is_the_users_to_mend() -> None:
-    async with metrics_served(MetricRegistry(), [], 0) as port:
+    async with metrics_served(MetricRegistry(), list, 0) as port:
         with pytest.raises(PortUnavailable, match=f"127.0.0.1:{port}") as raised:
-            async with metrics_served(MetricRegistry(), [], port):
+            async with metrics_served(MetricRegistry(), list, port):
                 pass
     assert raised.value.acts == "user"
 

@@ -17,7 +17,11 @@ last_completed_checkpoint_id restarts_total state_bytes end_to_end_latency_secon
 up
 """
 CONTRACT = CONTRACT_TEXT.split()
-OURS = ["event_loop_lag_seconds"]
+OURS_TEXT = """
+filtered_records_total ledger_unaccounted_records event_loop_lag_seconds watermark_skew_seconds split_silent_seconds
+source_reachable sink_reachable last_completed_checkpoint_timestamp_seconds wanted ready
+"""
+OURS = OURS_TEXT.split()
 
 
 def exposed(registry: MetricRegistry) -> dict[str, dict[tuple[str, ...], float]]:
@@ -39,9 +43,16 @@ def test_exposed_names_are_exactly_the_tables() -> None:
     pipeline = PipelineMetrics(registry, "p")
     subtask = pipeline.subtask("s", 0)
     subtask.set_watermark(0)
-    for use in (subtask.bytes_in, subtask.source_lag_records, subtask.channel_rows, subtask.state_bytes):
+    for use in (
+        *(subtask.bytes_in, subtask.source_lag_records, subtask.channel_rows, subtask.state_bytes),
+        *(subtask.watermark_skew_seconds, subtask.split_silent_seconds),
+        *(subtask.source_reachable, subtask.sink_reachable),
+        *(registry.gauge("wanted", "p"), registry.gauge("ready", "p")),
+        *(pipeline.last_completed_checkpoint_timestamp,),
+    ):
         use.inc()
     subtask.end_to_end_latency.observe(1)
+    pipeline.ledger_unaccounted("s").set(0)
 
     names = {name for name in exposed(registry) if not name.endswith(("_bucket", "_sum", "_count"))}
     histograms = {name.removesuffix("_bucket") for name in exposed(registry) if name.endswith("_bucket")}
@@ -49,7 +60,7 @@ def test_exposed_names_are_exactly_the_tables() -> None:
 
 
 def test_labels_are_those_of_the_contract() -> None:
-    allowed = [("pipeline", "step", "subtask"), ("pipeline",), ("pipeline", "result"), ()]
+    allowed = [("pipeline", "step", "subtask"), ("pipeline", "step"), ("pipeline",), ("pipeline", "result"), ()]
     assert all(metric.labels in allowed for metric in METRICS)
 
 
@@ -117,3 +128,47 @@ def test_process_metrics_are_exposed_too() -> None:
 def test_the_documented_table_has_a_row_for_each_metric() -> None:
     rows = metric_table().splitlines()[2:]
     assert [row.split("`")[1] for row in rows] == [PREFIX + metric.name for metric in METRICS]
+
+
+def test_a_pipeline_that_is_gone_leaves_no_series_behind() -> None:
+    registry = MetricRegistry()
+    gone, stays = PipelineMetrics(registry, "gone"), PipelineMetrics(registry, "stays")
+    for each in (gone, stays):
+        each.up.set(1)
+        each.subtask("s", 0).set_watermark(0)
+        each.subtask("s", 0).end_to_end_latency.observe(1)
+    gone.remove()
+
+    text = registry.render().decode()
+    assert 'pipeline="gone"' not in text
+    assert 'streamproc_up{pipeline="stays"} 1.0' in text
+
+
+def test_what_was_true_of_a_moment_goes_when_the_job_ends_and_comes_back_with_it() -> None:
+    registry = MetricRegistry()
+    pipeline = PipelineMetrics(registry, "p")
+    subtask = pipeline.subtask("s", 0)
+    subtask.records_in.inc(5)
+    for job_ends in (True, False):
+        subtask.set_watermark(60_000)
+        subtask.channel_rows.set(3)
+        if job_ends:
+            pipeline.ended()
+            assert "watermark_seconds" not in exposed(registry)
+            assert "watermark_lag_seconds" not in exposed(registry)
+            assert "channel_rows" not in exposed(registry)
+
+    found = exposed(registry)
+    assert found["watermark_seconds"] == {("p", "s", "0"): 60.0}
+    assert found["channel_rows"] == {("p", "s", "0"): 3.0}
+    assert found["records_in_total"] == {("p", "s", "0"): 5.0}, "counters only grow"
+
+
+async def test_a_scrape_shows_every_figure_as_it_is_then() -> None:
+    registry = MetricRegistry()
+    pipeline = PipelineMetrics(registry, "p")
+    subtask = pipeline.subtask("s", 0)
+    pipeline.refresh = lambda: subtask.spent(0.0, 1.5, 0.0)
+
+    await registry.scrape()
+    assert b'streamproc_backpressured_seconds_total{pipeline="p",step="s",subtask="0"} 3.0' in await registry.scrape()

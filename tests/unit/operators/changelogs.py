@@ -31,6 +31,7 @@ from state.backend import StateBackend
 from state.key_group import KeyGroupRange, range_of_subtask
 from state.memory import MemoryBackend
 from state.rocksdb import RocksBackend
+from tests.unit.operators.fates import Fates
 
 MAX_PARALLELISM = 8
 
@@ -75,6 +76,7 @@ class KeyedSubtasks:
         self._checkpoints = 0
         self._subtasks: list[tuple[Any, StateBackend, OperatorContext]] = []
         self.outputs: list[Output] = []
+        self._fates = Fates()
         self._changelog = None if upserts else Changelog(list(spec.schema))
         self.late_count = 0
         self._now_ms = 0
@@ -85,7 +87,7 @@ class KeyedSubtasks:
         for operator, backend, _ in self._subtasks:
             part = frame.filter(groups.is_between(backend.groups.first, backend.groups.last))
             if part.height:
-                self._collect(operator.process(part, EventTimeMs(watermark)))
+                self._collect(operator.process(self._fates.came(part), EventTimeMs(watermark)))
 
     def on_watermark(self, watermark: int) -> None:
         for operator, _, _ in self._subtasks:
@@ -105,6 +107,7 @@ class KeyedSubtasks:
             directory = self._folder / f"chk-{self._checkpoints}-{index}"
             backend.snapshot(directory)
             taken.append((backend.groups, directory, snapshot))
+            self._fates.end(context)
             self.late_count += context.counters.late
             backend.close()
         self._subtasks = []
@@ -116,6 +119,7 @@ class KeyedSubtasks:
 
     def close(self) -> None:
         for _, backend, context in self._subtasks:
+            self._fates.end(context)
             self.late_count += context.counters.late
             backend.close()
         self._subtasks = []
@@ -150,11 +154,12 @@ class KeyedSubtasks:
         return MemoryBackend.restore_clipped(groups, parts)
 
     def _collect(self, outputs: Iterable[Output]) -> None:
-        for output in outputs:
+        for output in self._fates.gave(outputs):
             assert output.frame.height, "an output is never empty"
             self.outputs.append(output)
             if output.tag == "main" and self._changelog is not None:
                 self._changelog.apply(output.frame)
+        self._fates.check(context for _, _, context in self._subtasks)
 
 
 @dataclass(frozen=True)

@@ -131,6 +131,19 @@ def test_a_late_row_is_neither_first_nor_does_it_change_the_last(tmp_path: Path)
     assert last.rows() == [("a", 1, None)]
 
 
+def test_an_earlier_row_takes_the_place_of_one_that_waits(tmp_path: Path) -> None:
+    step = KeyedSubtasks(KeepFirstSpec(("k",), SCHEMA, timed=True), ["k"], tmp_path)
+    step.on_watermark(1)
+    for number, time in enumerate((50, 30, 40)):
+        step.process(frame_of([Arrival(("a", number, None), time, 1)], SCHEMA), 1)
+    [(operator, _, context)] = step._subtasks
+    assert (context.counters.filtered, context.counters.taken - context.counters.made) == (2, 1)
+    assert len(operator._waiting) == 1
+    step.on_watermark(60)
+    assert step.rows() == [("a", 1, None)]
+    step.close()
+
+
 def test_a_row_that_gets_its_first_while_it_waits_hides_no_later_one(tmp_path: Path) -> None:
     first = KeyedSubtasks(KeepFirstSpec(("k",), SCHEMA, timed=True, ttl_ms=13), ["k"], tmp_path)
     first.process(frame_of([Arrival(("a", 1, None), 40, 0), Arrival(("a", 2, None), 50, 0)], SCHEMA), WATERMARK_MIN)

@@ -30,6 +30,7 @@ from state.backend import StateBackend
 from state.key_group import KeyGroupRange, range_of_subtask
 from state.memory import MemoryBackend
 from state.rocksdb import RocksBackend
+from tests.unit.operators.fates import Fates
 
 MAX_PARALLELISM = 8
 SCHEMA: Schema = {"k": pl.String(), "v": pl.Int64()}
@@ -111,6 +112,7 @@ class Subtasks:
         self._checkpoints = 0
         self._subtasks: list[tuple[WindowAggregate | SessionAggregate, StateBackend, OperatorContext]] = []
         self.outputs: list[Output] = []
+        self._fates = Fates()
         self.late_count = self.filtered_count = 0
         self._start(1, lambda index, groups: self._empty(index, groups))
 
@@ -119,7 +121,7 @@ class Subtasks:
         for operator, backend, _ in self._subtasks:
             part = frame.filter(groups.is_between(backend.groups.first, backend.groups.last))
             if part.height:
-                self._collect(operator.process(part, EventTimeMs(watermark)))
+                self._collect(operator.process(self._fates.came(part), EventTimeMs(watermark)))
 
     def on_watermark(self, watermark: int) -> None:
         for operator, _, _ in self._subtasks:
@@ -145,6 +147,7 @@ class Subtasks:
 
     def close(self) -> None:
         for _, backend, context in self._subtasks:
+            self._fates.end(context)
             self.late_count += context.counters.late
             self.filtered_count += context.counters.filtered
             backend.close()
@@ -183,9 +186,10 @@ class Subtasks:
         return MemoryBackend.restore_clipped(groups, parts)
 
     def _collect(self, outputs: Any) -> None:
-        for output in outputs:
+        for output in self._fates.gave(outputs):
             assert output.frame.height, "an output is never empty"
             self.outputs.append(output)
+        self._fates.check(context for _, _, context in self._subtasks)
 
 
 def spec(

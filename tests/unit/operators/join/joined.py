@@ -16,6 +16,7 @@ from operators.operator import HoldsWatermark, OperatorContext, Output, UsesProc
 from state.backend import StateBackend
 from state.key_group import KeyGroupRange, range_of_subtask
 from state.memory import MemoryBackend
+from tests.unit.operators.fates import Fates
 
 MAX_PARALLELISM = 8
 LEFT: Schema = {"left.k": pl.String(), "left.v": pl.Int64()}
@@ -84,6 +85,7 @@ class JoinStep:
         self._subtasks: list[tuple[Any, StateBackend, OperatorContext]] = []
         self._promised: dict[int, int] = {}
         self.outputs: list[Output] = []
+        self._fates = Fates()
         self.late = 0
         self._start(1, lambda groups: MemoryBackend(groups))
 
@@ -92,6 +94,7 @@ class JoinStep:
         for index, (operator, backend, _) in enumerate(self._subtasks):
             part = batch.filter(groups.is_between(backend.groups.first, backend.groups.last))
             if part.height:
+                self._fates.came(part)
                 take = operator.process_right if side else operator.process
                 self._collect(index, take(part, EventTimeMs(watermark)))
 
@@ -124,6 +127,7 @@ class JoinStep:
 
     def close(self) -> None:
         for _, backend, context in self._subtasks:
+            self._fates.end(context)
             self.late += context.counters.late
             backend.close()
         self._subtasks = []
@@ -144,12 +148,13 @@ class JoinStep:
             self._subtasks.append((self._spec.create(context), backend, context))
 
     def _collect(self, index: int, outputs: Iterable[Output]) -> None:
-        for output in outputs:
+        for output in self._fates.gave(outputs):
             assert output.frame.height, "an output is never empty"
             if TIME in output.frame.columns and ROW_WATERMARK not in output.frame.columns:
                 earliest: Any = output.frame.get_column(TIME).min()
                 assert earliest > self._promised.get(index, earliest - 1), "behind the promised watermark"
             self.outputs.append(output)
+        self._fates.check(context for _, _, context in self._subtasks)
 
 
 def results(frames: Iterable[pl.DataFrame]) -> list[Result]:
