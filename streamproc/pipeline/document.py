@@ -146,14 +146,19 @@ def read_document(path: Path, *, environment: Mapping[str, str] = os.environ) ->
     except (OSError, ValueError) as error:
         reason = (error.strerror if isinstance(error, OSError) else None) or "not a file name"
         return _hopeless(document, Problem(0, 0, (), f"cannot be read: {reason.lower()}"))
+    return decode_document(content, file=str(path), references=References(environment, path.parent))
+
+
+def decode_document(content: bytes, *, file: str, references: References) -> Document:
+    """Parse the content of a file; never raises for what is wrong with it."""
     if len(content) > BYTES_MAX:
-        return _hopeless(document, Problem(0, 0, (), f"is larger than {BYTES_MAX} bytes"))
+        return _hopeless(Document(file), Problem(0, 0, (), f"is larger than {BYTES_MAX} bytes"))
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
-        return _hopeless(document, Problem(line, 1, (), "is not UTF-8 text"))
-    return parse_document(text, file=str(path), references=References(environment, path.parent))
+        return _hopeless(Document(file), Problem(line, 1, (), "is not UTF-8 text"))
+    return parse_document(text, file=file, references=references)
 
 
 def parse_document(text: str, *, file: str, references: References) -> Document:

@@ -194,7 +194,7 @@ def _step(step: LogicalStep, graph: LogicalGraph) -> dict[str, Any]:
     ]
     before = list(step.inputs[0].before[-1:])
     columns = list(before[0].schema if before else _columns_read(step.inputs[0], graph))
-    hidden = _hidden(spec for each in step.inputs for spec in each.before)
+    hidden = hidden_columns(spec for each in step.inputs for spec in each.before)
     explanations = [spec.explained() for spec in step.operators]
     operators = [_operator(spec, columns, hidden) for spec in step.operators]
     return {
@@ -222,11 +222,11 @@ def _input(each: LogicalInput, side: str, graph: LogicalGraph) -> dict[str, Any]
         "side": side or None,
         "reads": [str(ref) for ref in each.streams],
         "before": [operator for operator in before if operator["does"] != "add" or operator["computes"]],
-        "exchange": None if each.key is None else _hash(each.key, _hidden(each.before)),
+        "exchange": None if each.key is None else _hash(each.key, hidden_columns(each.before)),
     }
 
 
-def _hidden(operators: Iterable[OperatorSpec]) -> dict[str, str]:
+def hidden_columns(operators: Iterable[OperatorSpec]) -> dict[str, str]:
     """Columns that only the step itself knows, and what they are made of."""
     found: dict[str, str] = {}
     for spec in operators:
@@ -266,7 +266,7 @@ def _plain(name: str) -> str:
     return name.removeprefix(side)
 
 
-def _operators_text(operators: Sequence[Mapping[str, Any]]) -> list[str]:
+def operators_text(operators: Sequence[Mapping[str, Any]]) -> list[str]:
     lines: list[str] = []
     for operator in operators:
         computed = [name if text == name else f"{name} = {text}" for name, text in operator["computes"].items()]
@@ -281,12 +281,12 @@ def _step_text(step: Mapping[str, Any]) -> Iterable[str]:
     inputs = step["inputs"]
     if len(inputs) == 1:
         yield from _rows(("reads", ", ".join(step["reads"])))
-        yield from _rows(("before", _operators_text(step["before"])), ("exchange", step["exchange"]))
+        yield from _rows(("before", operators_text(step["before"])), ("exchange", step["exchange"]))
     for each in inputs if len(inputs) > 1 else ():
-        then = [f"{line.strip()}" for line in _operators_text(each["before"])]
+        then = [f"{line.strip()}" for line in operators_text(each["before"])]
         yield from _rows((each["side"], [", ".join(each["reads"]), *then, each["exchange"] or ""]))
     yield from _rows(
-        ("does", _operators_text(step["operators"]) or "passes rows on"),
+        ("does", operators_text(step["operators"]) or "passes rows on"),
         ("waits", "for answers from outside, on a thread of its own" if step["waits"] else None),
         ("late rows", step["late"]),
         ("state", step["state"] or "none"),
@@ -348,7 +348,7 @@ def _sink(sink: LogicalSink) -> dict[str, Any]:
 
 
 def _edge(edge: Edge) -> dict[str, Any]:
-    computed = _hidden(stage.spec for stage in edge.before)
+    computed = hidden_columns(stage.spec for stage in edge.before)
     exchange = _hash(edge.key, computed) if edge.exchange == "hash" else edge.exchange
     return {"stream": str(edge.stream), "to": edge.downstream, "exchange": exchange}
 

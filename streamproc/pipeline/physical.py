@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from operators.operator import OperatorSpec
+from operators.stateless import PassSpec
 from streamproc.pipeline.logical import Exchange, LogicalGraph, LogicalSink, LogicalSource, LogicalStep, StreamRef
 from streamproc.pipeline.spec import KafkaSinkSpec
 
@@ -142,7 +143,7 @@ def plan_physical(graph: LogicalGraph) -> PhysicalGraph:
         steps = [node for node in chain if isinstance(node, LogicalStep)]
         stages: list[Stage] = []
         for step in steps:
-            stages += [Stage(step.name, spec) for spec in step.operators]
+            stages += [Stage(step.name, spec) for spec in step.operators or (PassSpec(step.schema),)]
         last = [node for node in chain if not isinstance(node, LogicalSink)]
         sink = chain[-1] if isinstance(chain[-1], LogicalSink) else None
         vertices.append(

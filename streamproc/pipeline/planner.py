@@ -75,14 +75,20 @@ def check_pipeline(
     return check_document(read_document(path, environment=environment))
 
 
-def check_document(document: Document) -> tuple[LogicalGraph | None, list[Fault]]:
-    """As `check_pipeline`, for a document that has been read."""
+def check_document(
+    document: Document, *, folder: Path | None = None, parallelism: int | None = None
+) -> tuple[LogicalGraph | None, list[Fault]]:
+    """As `check_pipeline`, for a document that has been read. `folder`: where user code and files to look up are
+    looked for, else beside the document. `parallelism` stands in place of `job.parallelism`."""
     log = FaultLog(document)
     graph = None
     if document.value is not None or not document.problems:
         shape = read_shape(log)
         if shape is not None:
-            graph = _Planner(shape, log).plan()
+            if parallelism is not None:
+                job = (shape.job.spec or JobSpec()).model_copy(update={"parallelism": parallelism})
+                shape.job = replace(shape.job, spec=job)
+            graph = _Planner(shape, log, folder or Path(document.file).parent).plan()
     return (None if log.failed else graph), log.faults()
 
 
@@ -101,6 +107,7 @@ class _Stream:
 class _Planner:
     shape: Shape
     log: FaultLog
+    folder: Path  # of user code
     wiring: Wiring = field(default_factory=Wiring)
     streams: dict[StreamRef, _Stream] = field(default_factory=dict)
     parts: dict[str, tuple[str, ...]] = field(default_factory=dict)  # of each query: its steps but for the last
@@ -222,7 +229,7 @@ class _Planner:
             facts.append(each)
             reorder.append(mixed)
         policy = error_policy(part, self.shape.job)
-        step = plan_step(part, facts, reorder, policy or "fail", self._folder, log)
+        step = plan_step(part, facts, reorder, policy or "fail", self.folder, log)
         if name in self.shape.sources:
             return None  # the name is taken: readers get the source's columns
         bounded = all(each.bounded for each in facts)
@@ -270,10 +277,6 @@ class _Planner:
         refs = [i.ref for i in inputs]
         parts = [StreamRef(p, "errors") for ref in refs if ref.tag == "errors" for p in self.parts.get(ref.node, ())]
         return (*refs, *parts)
-
-    @property
-    def _folder(self) -> Path:
-        return Path(self.log.document.file).parent
 
     def _logical_step(
         self, name: str, part: Part[StepSpec], spec: StepSpec, step: PlannedStep, job: JobSpec

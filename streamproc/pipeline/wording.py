@@ -24,6 +24,7 @@ _KINDS: Final = {
     "int_type": "a whole number",
     "bool_type": "true or false",
     "list_type": "a list",
+    "tuple_type": "a list",
     "dict_type": "a mapping",
 }
 _FIELDS_SHOWN: Final = 2

@@ -7,16 +7,12 @@ from operators.connector import ErrorPolicy
 from operators.element import Schema
 from operators.operator import OperatorSpec
 from operators.session import SessionAggregateSpec
-from operators.stateless import ProjectSpec
-from operators.types import UNKNOWN
 from operators.window import CARRIED, WINDOW_TYPE, WindowAggregateSpec
-from streamproc.pipeline import expressions
-from streamproc.pipeline.columns import AnyColumns, as_certain, is_column_name, named_columns
+from streamproc.pipeline.columns import AnyColumns, as_certain
 from streamproc.pipeline.logical import Changelog
 from streamproc.pipeline.spec import EmitEvery, StepSpec, WindowSpec
-from streamproc.pipeline.suggest import near
 from streamproc.pipeline.verbs import totals
-from streamproc.pipeline.verbs.keys import check_key, check_result_names
+from streamproc.pipeline.verbs.grouped import grouped, narrow
 from streamproc.pipeline.verbs.verb import PlannedStep, VerbContext
 from streamproc.pipeline.verbs.windows import WINDOW_COLUMNS, aligned_window, check_window
 
@@ -25,7 +21,7 @@ def plan(context: VerbContext, planned: PlannedStep) -> None:
     """Fill in an aggregate step."""
     part, spec, log = context.part, context.spec, context.log
     [facts] = context.inputs
-    schema, errors = facts.schema, context.errors
+    schema = facts.schema
     at_window = (*part.path, "window")
     if spec.window is None and "window" not in part.broken:
         totals.plan(context, planned)
@@ -37,41 +33,21 @@ def plan(context: VerbContext, planned: PlannedStep) -> None:
         context.refuse_changelog(facts, at_window, "a window", "aggregate it without a window")
     planned.side_outputs["late"] = schema
     planned.changelog, planned.timed = None, True
-    written = part.written["aggregate"]
-    texts = expressions.whole_texts(written, spec.aggregate)
-    path = (*part.path, "aggregate")
-    key = named_columns(part.written.get("key") or [])
-    check_key(key or (), schema, (*part.path, "key"), log, windowed=True)
     planned.schema = AnyColumns()
-    if not isinstance(written, dict) or not written:
+    group = grouped(context, schema, windowed=True)
+    if group is None:
         return
-    if key is None:
-        expressions.aggregates(texts, schema, tuple(schema), path, log)
-        return
-    names = [name for _, name in key]
-    check_result_names(written, names, path, log, windowed=True)
-    # what a misspelt key was meant to be is no fault elsewhere
-    names += [meant for name in names if name not in schema and (meant := near(name, schema)) is not None]
-    plan, types = expressions.aggregates(texts, schema, tuple(n for n in names if n in schema), path, log)
-    columns = {name: schema.get(name, UNKNOWN) for name in names}
-    columns |= dict.fromkeys(WINDOW_COLUMNS, WINDOW_TYPE) | {name: types.get(name, UNKNOWN) for name in written}
-    planned.inputs[0].key = tuple(names)
+    planned.inputs[0].key = group.names
     if spec.window is not None and spec.emit != "on_close":
-        planned.changelog = Changelog((*names, *WINDOW_COLUMNS))
-    if plan is None or spec.window is None or log.failed:
-        certain = spec.window is not None and all(n in schema for n in names) and all(map(is_column_name, written))
-        planned.schema = as_certain(columns, certain=certain)
+        planned.changelog = Changelog((*group.names, *WINDOW_COLUMNS))
+    if group.plan is None or spec.window is None or log.failed:
+        columns = {**group.keys, **dict.fromkeys(WINDOW_COLUMNS, WINDOW_TYPE), **group.results}
+        planned.schema = as_certain(columns, certain=spec.window is not None and group.certain)
         return
-    late_output = spec.late.then == "side_output"
-    if not late_output:  # late rows leave with all their columns
-        reads = {*names, *plan.inputs, *(WINDOW_COLUMNS if spec.window == "input" else ())}
-        needed = [name for name in schema if name in reads]
-        if len(needed) < len(schema):
-            schema = {name: schema[name] for name in needed}
-            planned.inputs[0].before.append(
-                ProjectSpec({name: expressions.column(name, schema) for name in schema}, schema, errors)
-            )
-    aggregate = _operator(spec, tuple(names), plan, schema, errors)
+    if spec.late.then != "side_output":  # late rows leave with all their columns
+        carried = WINDOW_COLUMNS if spec.window == "input" else ()
+        schema = narrow(planned, schema, {*group.names, *group.plan.inputs, *carried}, context)
+    aggregate = _operator(spec, group.names, group.plan, schema, context.errors)
     planned.operators.append(aggregate)
     planned.schema = aggregate.schema
 

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from operators.element import Schema
-from operators.stateless import ProjectSpec
 from operators.totals import TotalsSpec
-from operators.types import UNKNOWN
-from streamproc.pipeline import expressions
-from streamproc.pipeline.columns import AnyColumns, as_certain, is_column_name, named_columns
+from streamproc.pipeline.columns import AnyColumns, as_certain, named_columns
 from streamproc.pipeline.logical import Changelog
 from streamproc.pipeline.spec import FOREVER, EmitEvery
-from streamproc.pipeline.suggest import near
-from streamproc.pipeline.verbs.keys import check_key, check_result_names
+from streamproc.pipeline.verbs.grouped import grouped, narrow
 from streamproc.pipeline.verbs.verb import InputFacts, PlannedStep, VerbContext
 
 
@@ -27,37 +22,20 @@ def plan(context: VerbContext, planned: PlannedStep) -> None:
     planned.schema = AnyColumns()
     planned.timed = facts.timed and (every is not None or unsure)
     planned.event_time = None
-    written = part.written["aggregate"]
-    texts = expressions.whole_texts(written, spec.aggregate)
-    path = (*part.path, "aggregate")
     key = named_columns(part.written.get("key") or [])
-    check_key(key or (), schema, (*part.path, "key"), log, windowed=False)
     planned.changelog = None if every is None else Changelog(tuple(name for _, name in key or ()))
-    if not isinstance(written, dict) or not written:
+    group = grouped(context, schema, windowed=False)
+    if group is None:
         return
-    if key is None:
-        expressions.aggregates(texts, schema, tuple(schema), path, log)
+    planned.inputs[0].key = group.names
+    if group.plan is None or log.failed:
+        planned.schema = as_certain({**group.keys, **group.results}, certain=group.certain)
         return
-    names = [name for _, name in key]
-    check_result_names(written, names, path, log, windowed=False)
-    # what a misspelt key was meant to be is no fault elsewhere
-    names += [meant for name in names if name not in schema and (meant := near(name, schema)) is not None]
-    compiled, types = expressions.aggregates(texts, schema, tuple(n for n in names if n in schema), path, log)
-    columns: Schema = {name: schema.get(name, UNKNOWN) for name in names}
-    columns |= {name: types.get(name, UNKNOWN) for name in written}
-    planned.inputs[0].key = tuple(names)
-    if compiled is None or log.failed:
-        certain = all(name in schema for name in names) and all(map(is_column_name, written))
-        planned.schema = as_certain(columns, certain=certain)
-        return
-    needed = {name: schema[name] for name in schema if name in names or name in compiled.inputs}
-    if needed and len(needed) < len(schema):
-        schema = needed
-        read = {name: expressions.column(name, schema) for name in schema}
-        planned.inputs[0].before.append(ProjectSpec(read, schema, context.errors))
+    reads = {*group.names, *group.plan.inputs} or set(schema)  # rows without any column cannot be counted
+    schema = narrow(planned, schema, reads, context)
     totals = TotalsSpec(
-        key=tuple(names),
-        plan=compiled,
+        key=group.names,
+        plan=group.plan,
         input_schema=schema,
         timed=facts.timed,
         update_every_ms=every,
