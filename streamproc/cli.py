@@ -13,6 +13,7 @@ from typing import Annotated
 
 import typer
 
+from streamproc.cli_service import add_service_commands
 from streamproc.installation import Shadowed, check_installation
 from streamproc.process_settings import set_threads
 
@@ -165,6 +166,40 @@ def run(
     raise typer.Exit(run_file(context.obj, file, request))
 
 
+@app.command()
+def serve(
+    context: typer.Context,
+    config: Annotated[
+        Path | None, typer.Option("--config", metavar="FILE", help="The service's configuration.", show_default=False)
+    ] = None,
+    host: Annotated[
+        str | None,
+        typer.Option("--host", metavar="ADDRESS", help="Listen here; beyond the loopback it needs tokens or mTLS."),
+    ] = None,
+    port: Annotated[
+        int | None, typer.Option("--port", min=0, max=65535, help="The API's and the page's port; 0 picks a free one.")
+    ] = None,
+    metrics_port: Annotated[
+        int | None, typer.Option("--metrics-port", min=0, max=65535, help="The port of metrics and health.")
+    ] = None,
+    directory: Annotated[
+        Path | None, typer.Option("--directory", help="Where it keeps what is wanted, and local state.")
+    ] = None,
+    log_level: Annotated[
+        str | None, typer.Option("--log-level", metavar="debug|info|warning|error", help="How much to log.")
+    ] = None,
+) -> None:
+    """Run the service: many pipelines, a REST API and a page. Started again, it brings everything back."""
+    if log_level is not None and log_level not in ("debug", "info", "warning", "error"):
+        raise typer.BadParameter("give debug, info, warning or error", param_hint="--log-level")
+    from streamproc.commands.serve import ServeRequest, run_service
+
+    request = ServeRequest(
+        config=config, host=host, port=port, metrics_port=metrics_port, directory=directory, log_level=log_level
+    )
+    raise typer.Exit(run_service(context.obj, request))
+
+
 @app.command("test")
 def run_tests(
     context: typer.Context,
@@ -218,3 +253,6 @@ def verify_checkpoints(context: typer.Context, url: StoreUrl, as_json: Json = Fa
     from streamproc.commands import checkpoints as command
 
     raise typer.Exit(command.verify_all(context.obj, url, as_json=as_json))
+
+
+add_service_commands(app)

@@ -17,10 +17,10 @@ import structlog
 from rich.console import Console
 
 from operators.element import CheckpointId
+from streamproc.checkpoint.compatibility import IncompatibleCheckpoint
 from streamproc.checkpoint.recovery import UnknownCheckpoint
 from streamproc.commands.session import DONE, FAILED, WRONG_INPUT, Session, describe, print_json
 from streamproc.connectors import load_connectors
-from streamproc.dataflow.deployment import IncompatibleCheckpoint
 from streamproc.observability.http import LOOPBACK, metrics_served
 from streamproc.observability.logging import configure_logging
 from streamproc.observability.loop_lag import loop_lag_measured
@@ -29,7 +29,8 @@ from streamproc.observability.progress import progress_shown
 from streamproc.observability.status import JobObserver, JobStatus
 from streamproc.pipeline.logical import LogicalGraph
 from streamproc.pipeline.planner import load_pipeline
-from streamproc.process_settings import set_memory
+from streamproc.process_settings import new_loop, set_memory
+from streamproc.runners.control import JobControl
 from streamproc.runners.embedded import JobResult, RunOptions, run_pipeline
 
 log = structlog.get_logger("streamproc.run")
@@ -113,53 +114,47 @@ def run_graph(session: Session, graph: LogicalGraph, request: RunRequest) -> Out
     set_memory()
     status = JobStatus(graph.pipeline)
     began = time.monotonic()
-    with asyncio.Runner(loop_factory=_new_loop) as runner:
+    with asyncio.Runner(loop_factory=new_loop) as runner:
         result = runner.run(_run(session, graph, request, status))
     return Outcome(status, result, time.monotonic() - began)
-
-
-def _new_loop() -> asyncio.AbstractEventLoop:
-    try:
-        import uvloop
-    except ImportError:  # not on every platform
-        return asyncio.new_event_loop()
-    return uvloop.new_event_loop()
 
 
 async def _run(session: Session, graph: LogicalGraph, request: RunRequest, status: JobStatus) -> JobResult:
     registry = MetricRegistry()
     observer = JobObserver(PipelineMetrics(registry, graph.pipeline), status)
     console = Console(stderr=True)
-    stop = asyncio.Event()
+    control = JobControl()
     options = RunOptions(
         checkpoints=request.checkpoints,
         until_idle=request.until_idle,
         restore_from=None if request.restore_from == "latest" else CheckpointId(int(request.restore_from)),
-        stop=stop,
+        control=control,
     )
     async with AsyncExitStack() as around:
         await around.enter_async_context(loop_lag_measured(registry.event_loop_lag))
         if request.metrics_port is not None:
             host = request.metrics_host
-            port = await around.enter_async_context(metrics_served(registry, [status], request.metrics_port, host))
+            port = await around.enter_async_context(
+                metrics_served(registry, lambda: [status], request.metrics_port, host)
+            )
             shown = f"[{host}]" if ":" in host else host  # an IPv6 address
             log.info("metrics and health are served", url=f"http://{shown}:{port}/metrics")
-        around.enter_context(_stopped_by_signals(session, stop, console))
+        around.enter_context(_stopped_by_signals(session, control, console))
         await around.enter_async_context(progress_shown(status, console, live=_may_draw(graph, console)))
         return await run_pipeline(graph, options, observer)
 
 
 @contextmanager
-def _stopped_by_signals(session: Session, stop: asyncio.Event, console: Console) -> Iterator[None]:
+def _stopped_by_signals(session: Session, control: JobControl, console: Console) -> Iterator[None]:
     """First signal: a last checkpoint, then the end. Second: the end at once, which loses nothing that a
     checkpoint holds: the next run treats it as a crash."""
 
     def received() -> None:
-        if stop.is_set():
+        if control.stopping.is_set():
             console.show_cursor()
             session.say("streamproc: stopped at once")
             os._exit(_ABORTED)
-        stop.set()
+        control.stop()
         session.say("streamproc: taking a last checkpoint, then stopping; once more stops at once")
 
     loop = asyncio.get_running_loop()

@@ -1,0 +1,408 @@
+"""Dead letters in a Kafka topic: looking at them, and sending them again, each once.
+
+A replay sends the original keys and values to the topic and partition they came from, and commits which letters
+those were as offsets of a consumer group: in one Kafka transaction. So a service that is killed in between has sent
+and recorded a letter, or done neither. One transactional id for each sink: a second replay ends the first, and only
+then reads what has been recorded; no two can send the same letter.
+
+Brokers forget a group's offsets after `offsets.retention.minutes` (seven days, counted from the last replay): a
+topic of dead letters that keeps them for longer than that would have letters shown as waiting again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import defaultdict
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import islice
+from typing import Any, Final
+
+import aiokafka.errors as kafka_errors
+import structlog
+from aiokafka import AIOKafkaProducer
+from aiokafka.structs import OffsetAndMetadata, TopicPartition
+
+from streamproc.connectors.kafka.aiokafka_private import Client
+from streamproc.connectors.kafka.broker_errors import Unreachable, translated
+from streamproc.connectors.kafka.client import client_options, connect, find_topic
+from streamproc.connectors.kafka.fetcher import Fetcher, PartitionFeed
+from streamproc.connectors.kafka.group_offsets import committed_offsets
+from streamproc.connectors.kafka.offsets import EARLIEST, LATEST, list_offsets
+from streamproc.connectors.kafka.record_batch import Record
+from streamproc.pipeline.logical import LogicalGraph
+from streamproc.pipeline.spec import KafkaConnectionSpec, KafkaSinkSpec, KafkaSourceSpec
+from streamproc.service.api import Conflict, ServiceFault
+from streamproc.service.replayed import METADATA_CHARS_MAX, Replayed
+from streamproc.service.views import DeadLetterList, DeadLetterView
+
+log = structlog.get_logger("streamproc.service")
+
+OFFSETS_LOOKED_AT: Final = 20_000  # of one topic, at most, at a time
+LETTERS_AT_ONCE: Final = 10_000  # of one replay
+LETTERS_OF_A_TRANSACTION: Final = 500
+LOOKING_S: Final = 20.0
+REPLAYING_S: Final = 60.0
+TEXT_CHARS_MAX: Final = 2_000
+_TRANSACTION_MS: Final = 60_000
+_ABORT_S: Final = 5.0
+_CLOSE_S: Final = 20.0
+_REQUEST_BYTES_MAX: Final = 32 << 20
+_new_producer: Any = AIOKafkaProducer  # untyped
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """One letter. `target`: where its record came from; None where that is not known, and `reason` says why."""
+
+    partition: int
+    offset: int
+    record: Record
+    headers: Mapping[str, str]
+    target: tuple[str, int] | None
+    reason: str | None
+
+    @property
+    def id(self) -> str:
+        return f"{self.partition}:{self.offset}"
+
+
+@dataclass(frozen=True, slots=True)
+class _DeadLetterSink:
+    """A sink of bad records, and the sources that they come from."""
+
+    graph: LogicalGraph
+    name: str
+    topic: str
+    connection: KafkaConnectionSpec
+
+    @property
+    def why(self) -> str:
+        return f"dead letters of {self.name}"
+
+    @property
+    def replayer(self) -> str:
+        """The transactional id and the group of its replays; outside what the sink itself takes over."""
+        return f"streamproc-replay.{self.graph.pipeline}.{self.name}"
+
+    def letter(self, partition: int, record: Record) -> Letter:
+        headers = {name: (value or b"").decode("utf-8", "replace") for name, value in record.headers}
+        target, reason = self._target(headers)
+        return Letter(partition, record.offset, record, headers, target, reason)
+
+    def _target(self, headers: Mapping[str, str]) -> tuple[tuple[str, int] | None, str | None]:
+        split, name = headers.get("split"), headers.get("source")
+        if split is None or name is None or "offset" not in headers:
+            return None, "a step failed on a row made from records: the original record is not in the letter"
+        source = self.graph.sources.get(name)
+        if source is None:
+            return None, f"the pipeline has no source {name} any more"
+        if not isinstance(source.config, KafkaSourceSpec) or source.connection is None:
+            return None, f"source {name} does not read a Kafka topic"
+        if set(source.connection.brokers) != set(self.connection.brokers):
+            return None, f"source {name} is in another Kafka cluster than the letters: no transaction spans both"
+        topic, _, partition = split.rpartition("-")
+        if topic != source.config.topic or not (partition.isascii() and partition.isdecimal()):
+            return None, f"the record came from {split}, source {name} reads topic {source.config.topic} now"
+        return (topic, int(partition)), None
+
+
+async def list_letters(graph: LogicalGraph, sink: str, limit: int) -> DeadLetterList:
+    """The newest `limit` letters, and how many of the newest `OFFSETS_LOOKED_AT` records wait. Raises ServiceFault."""
+    letters_of = _resolve(graph, sink)
+    with _refusals():
+        async with asyncio.timeout(LOOKING_S), _connected(letters_of) as client:
+            partitions = (await find_topic(client, letters_of.topic, why=letters_of.why)).partitions
+            done = await _replayed(client, letters_of, partitions)
+            bounds = await _bounds(client, letters_of, partitions)
+            share = max(1, OFFSETS_LOOKED_AT // len(partitions))
+            newest = {partition: (max(first, end - share), end) for partition, (first, end) in bounds.items()}
+            waiting, kept = 0, list[Letter]()
+            async for letter in _read(client, letters_of, newest):
+                waiting += letter.target is not None and letter.offset not in done[letter.partition]
+                kept.append(letter)
+                if len(kept) > 2 * limit + LETTERS_OF_A_TRANSACTION:
+                    kept = _newest(kept, limit)
+    views = tuple(_view(letter, letter.offset in done[letter.partition]) for letter in _newest(kept, limit))
+    return DeadLetterList(sink=sink, topic=letters_of.topic, waiting=waiting, letters=views)
+
+
+async def replay_letters(graph: LogicalGraph, sink: str, ids: Sequence[str] | None) -> int:
+    """Send letters back to where their records came from: those with these ids, or (None) all that wait, at most
+    `LETTERS_AT_ONCE`, oldest first. Those sent before are left out. How many were sent. Raises ServiceFault."""
+    letters_of = _resolve(graph, sink)
+    wanted = None if ids is None else _offsets(ids)
+    sent = 0
+    with _refusals():
+        async with asyncio.timeout(REPLAYING_S), _connected(letters_of) as client:
+            partitions = (await find_topic(client, letters_of.topic, why=letters_of.why)).partitions
+            async with _producer(letters_of) as producer:  # from here on no other replay can commit
+                done = await _replayed(client, letters_of, partitions)
+                bounds = await _bounds(client, letters_of, partitions)
+                known = _to_read(bounds, done, wanted)
+                letters = [
+                    letter
+                    async for letter in _read(client, letters_of, known)
+                    if letter.offset not in done[letter.partition]
+                ]
+                chosen = _chosen(letters, wanted, done)
+                waiting = {p: [one.offset for one in letters if one.partition == p and one.target] for p in known}
+                todo = iter(chosen)
+                while batch := list(islice(todo, LETTERS_OF_A_TRANSACTION)):
+                    await _send(producer, letters_of, batch, done, waiting, known)
+                    sent += len(batch)
+    log.info("dead letters replayed", pipeline=graph.pipeline, sink=sink, letters=sent)
+    return sent
+
+
+def _resolve(graph: LogicalGraph, name: str) -> _DeadLetterSink:
+    sink = graph.sinks.get(name)
+    if sink is None:
+        raise ServiceFault(404, "unknown-sink", "There is no such sink", f"{graph.pipeline} has no sink {name}")
+    if not isinstance(sink.config, KafkaSinkSpec) or sink.connection is None or not sink.carries_errors:
+        raise Conflict(f'sink {name} does not write bad records (`input: "*.errors"`) to a Kafka topic')
+    return _DeadLetterSink(graph, name, sink.config.topic, sink.connection)
+
+
+def _offsets(ids: Sequence[str]) -> dict[int, set[int]]:
+    """Offsets by partition."""
+    wanted: dict[int, set[int]] = defaultdict(set)
+    for one in ids:
+        partition, colon, offset = one.partition(":")
+        if not colon or not all(
+            part.isascii() and part.isdecimal() and len(part) <= 18 for part in (partition, offset)
+        ):
+            raise ServiceFault(422, "invalid-request", "There is no such letter", f"{one[:40]!r} is no id of a letter")
+        wanted[int(partition)].add(int(offset))
+    return wanted
+
+
+def _to_read(
+    bounds: Mapping[int, tuple[int, int]], done: Mapping[int, Replayed], wanted: Mapping[int, set[int]] | None
+) -> dict[int, tuple[int, int]]:
+    """Ranges that hold what is wanted, and all that waits before it: so that what is recorded stays short."""
+    share = max(1, OFFSETS_LOOKED_AT // len(bounds))
+    known_from = {p: max(first, done[p].below) for p, (first, _) in bounds.items()}
+    if wanted is None:
+        return {p: (known_from[p], min(end, known_from[p] + share)) for p, (_, end) in bounds.items()}
+    ranges = {}
+    for partition, offsets in wanted.items():
+        if partition not in bounds:
+            raise _gone(partition, min(offsets))
+        first, end = bounds[partition]
+        ranges[partition] = max(first, min(known_from[partition], min(offsets))), min(end, max(offsets) + 1)
+        if ranges[partition][1] - ranges[partition][0] > OFFSETS_LOOKED_AT:
+            raise Conflict("too many letters wait before the selected ones: replay all of them, or older ones first")
+    return ranges
+
+
+def _chosen(
+    letters: Sequence[Letter], wanted: Mapping[int, set[int]] | None, done: Mapping[int, Replayed]
+) -> list[Letter]:
+    if wanted is None:
+        return [letter for letter in letters if letter.target][:LETTERS_AT_ONCE]
+    found = {(letter.partition, letter.offset): letter for letter in letters}
+    chosen = []
+    for partition, offsets in wanted.items():
+        for offset in sorted(offsets):
+            if offset in done[partition]:
+                continue
+            letter = found.get((partition, offset))
+            if letter is None:
+                raise _gone(partition, offset)
+            if letter.target is None:
+                raise Conflict(f"letter {letter.id} cannot be replayed: {letter.reason}")
+            chosen.append(letter)
+    return chosen
+
+
+def _gone(partition: int, offset: int) -> ServiceFault:
+    detail = f"there is no letter {partition}:{offset} (any more)"
+    return ServiceFault(404, "unknown-letter", "There is no such letter", detail)
+
+
+async def _send(
+    producer: Any,
+    letters_of: _DeadLetterSink,
+    batch: Sequence[Letter],
+    done: dict[int, Replayed],
+    waiting: Mapping[int, list[int]],
+    known: Mapping[int, tuple[int, int]],
+) -> None:
+    """One transaction: the records, and that they were sent. `done` and `waiting` follow once it is committed."""
+    after, left = dict(done), dict(waiting)
+    for partition in {letter.partition for letter in batch}:
+        offsets = {letter.offset for letter in batch if letter.partition == partition}
+        left[partition] = [offset for offset in waiting[partition] if offset not in offsets]
+        after[partition] = done[partition].adding(offsets, left[partition], known[partition])
+        if len(after[partition].metadata()) > METADATA_CHARS_MAX:
+            raise Conflict("letters are replayed in too many places: replay all of them, or the oldest first")
+    committed = {
+        TopicPartition(letters_of.topic, partition): OffsetAndMetadata(now.below, now.metadata())
+        for partition, now in after.items()
+        if now != done[partition]
+    }
+    try:
+        with translated():
+            await producer.begin_transaction()
+            acknowledged = [await _queue(producer, letters_of, letter) for letter in batch]
+            await asyncio.gather(*acknowledged)
+            await producer.send_offsets_to_transaction(committed, letters_of.replayer)
+            await producer.commit_transaction()
+    except BaseException:
+        # While it is open it holds back whoever reads the topics: brokers, or the next replay, end it in the end.
+        with contextlib.suppress(TimeoutError, kafka_errors.KafkaError):
+            async with asyncio.timeout(_ABORT_S):
+                await producer.abort_transaction()
+        raise
+    done.update(after)
+    for partition, offsets_left in left.items():
+        waiting[partition][:] = offsets_left
+
+
+async def _queue(producer: Any, letters_of: _DeadLetterSink, letter: Letter) -> asyncio.Future[Any]:
+    assert letter.target is not None, "chosen letters can be replayed"
+    topic, partition = letter.target
+    origin = f"{letters_of.topic}-{letter.partition}:{letter.offset}".encode()
+    record = letter.record
+    queued: asyncio.Future[Any] = await producer.send(
+        topic, record.value, key=record.key, partition=partition, headers=[("streamproc-replayed", origin)]
+    )
+    return queued
+
+
+async def _replayed(client: Client, letters_of: _DeadLetterSink, partitions: Sequence[int]) -> dict[int, Replayed]:
+    group, topic = letters_of.replayer, letters_of.topic
+    found = await committed_offsets(client, group, topic, partitions, why=letters_of.why)
+    try:
+        return {p: Replayed.from_committed(*found[p]) if p in found else Replayed() for p in partitions}
+    except ValueError as error:
+        raise Conflict(f"offsets of the consumer group {group} were not written by this service: {error}") from error
+
+
+async def _bounds(client: Client, letters_of: _DeadLetterSink, partitions: Sequence[int]) -> dict[int, tuple[int, int]]:
+    """First offset, and the one behind the last committed record."""
+    await client.follow(letters_of.topic)
+    first, end = [
+        await list_offsets(
+            client, letters_of.topic, dict.fromkeys(partitions, which), "read_committed", why=letters_of.why
+        )
+        for which in (EARLIEST, LATEST)
+    ]
+    return {partition: (first[partition], end[partition]) for partition in partitions}
+
+
+async def _read(
+    client: Client, letters_of: _DeadLetterSink, ranges: Mapping[int, tuple[int, int]]
+) -> AsyncIterator[Letter]:
+    """Letters with offsets in these ranges [first, stop), of one partition in order."""
+    fetcher = Fetcher(client, letters_of.topic, "read_committed", why=letters_of.why)
+    fetcher.feeds = {p: PartitionFeed(p, first, stop) for p, (first, stop) in ranges.items() if first < stop}
+    try:
+        while not all(feed.finished for feed in fetcher.feeds.values()):
+            fetcher.arrived.clear()
+            fetcher.pump()
+            if not any(feed.waiting for feed in fetcher.feeds.values()):
+                await fetcher.arrived.wait()
+            if fetcher.failure is not None:
+                raise fetcher.failure
+            for feed in fetcher.feeds.values():
+                first, stop = ranges[feed.partition]
+                while feed.waiting:
+                    _, readable = feed.waiting[0]
+                    batch = feed.pop()
+                    records = await asyncio.to_thread(batch.records, first, stop) if readable else []
+                    for record in records:
+                        yield letters_of.letter(feed.partition, record)
+                    feed.position = batch.next_offset
+    finally:
+        await fetcher.close()
+
+
+@asynccontextmanager
+async def _connected(letters_of: _DeadLetterSink) -> AsyncIterator[Client]:
+    client = await connect(letters_of.connection, why=letters_of.why)
+    try:
+        yield client
+    finally:
+        await client.close()
+
+
+@asynccontextmanager
+async def _producer(letters_of: _DeadLetterSink) -> AsyncIterator[Any]:
+    """The only one that can commit a replay of this sink from now on."""
+    producer: Any = _new_producer(
+        **client_options(letters_of.connection),
+        transactional_id=letters_of.replayer,
+        transaction_timeout_ms=_TRANSACTION_MS,
+        max_request_size=_REQUEST_BYTES_MAX,
+    )
+    try:
+        try:
+            with translated():
+                await producer.start()
+        except AssertionError as error:  # how aiokafka says that the cluster has no broker at the moment
+            raise Unreachable("no broker is known yet") from error
+        yield producer
+    finally:
+        with contextlib.suppress(TimeoutError, kafka_errors.KafkaError):
+            async with asyncio.timeout(_CLOSE_S):
+                await producer.stop()
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    """What keeps us from it, as the API says it."""
+    try:
+        yield
+    except TimeoutError as error:
+        detail = "Kafka did not answer in time. What was sent was recorded with it: look again, then go on"
+        raise ServiceFault(503, "unavailable", "Kafka does not answer", detail) from error
+    except Unreachable as error:
+        if isinstance(error.__cause__, kafka_errors.ProducerFenced):
+            raise Conflict("another replay of this sink has begun; this one has ended") from error
+        raise ServiceFault(503, "unavailable", "Kafka does not answer", str(error)) from error
+
+
+def _newest(letters: list[Letter], limit: int) -> list[Letter]:
+    return sorted(letters, key=lambda one: (one.record.timestamp, one.partition, one.offset), reverse=True)[:limit]
+
+
+def _view(letter: Letter, replayed: bool) -> DeadLetterView:
+    headers, record = letter.headers, letter.record
+    offset = headers.get("offset", "")
+    key, key_binary = _shown(record.key)
+    value, value_binary = _shown(record.value)
+    return DeadLetterView(
+        id=letter.id,
+        at=datetime.fromtimestamp(record.timestamp / 1000, UTC),
+        node=headers.get("step"),
+        source=headers.get("source"),
+        split=headers.get("split"),
+        offset=int(offset) if offset.isascii() and offset.isdecimal() else None,
+        error=headers.get("error", "not said"),
+        key=key,
+        value=value,
+        binary=key_binary or value_binary,
+        replayable=letter.target is not None,
+        reason=letter.reason,
+        replayed=replayed,
+    )
+
+
+def _shown(payload: bytes | None) -> tuple[str | None, bool]:
+    """Bytes as text, or in hex where they are none; the beginning of what is long."""
+    if payload is None:
+        return None, False
+    try:
+        text, binary = payload.decode(), False
+        if any(not character.isprintable() and character not in "\t\n\r" for character in text[:TEXT_CHARS_MAX]):
+            raise ValueError
+    except ValueError:
+        text, binary = payload[: TEXT_CHARS_MAX // 2].hex(), True
+        if len(payload) > TEXT_CHARS_MAX // 2:
+            text += "…"
+    return text if len(text) <= TEXT_CHARS_MAX else f"{text[:TEXT_CHARS_MAX]}…", binary

@@ -1,0 +1,400 @@
+"""One pipeline of the service: what is wanted of it, what its file means, and the supervisor that makes it so.
+
+Every change first becomes durable as what is wanted, then is brought about; both under the pipeline's lock, so changes
+come one after the other. A change that is interrupted is taken up by the next start of the service.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+import structlog
+
+from state.failure import Failure
+from streamproc.checkpoint.manifest import Manifest
+from streamproc.observability.redaction import Redaction
+from streamproc.pipeline.faults import InvalidPipeline
+from streamproc.pipeline.logical import LogicalGraph
+from streamproc.runners.control import SavepointFailed
+from streamproc.service.api import Conflict, DropsState, FaultyPipeline, PlanOutdated, ServiceFault
+from streamproc.service.config import ServiceConfig
+from streamproc.service.definition import Definition, read_definition
+from streamproc.service.plan import dropped_names, make_plan
+from streamproc.service.rates import Samples
+from streamproc.service.registry import Damaged, Entry, Record, Registry, sha256_of
+from streamproc.service.stored import newest, release, store_of, stored_checkpoints
+from streamproc.service.supervisor import PipelineSupervisor, as_failure
+from streamproc.service.views import CheckpointView, PlanView
+
+log = structlog.get_logger("streamproc.service")
+
+UPGRADE_SAVEPOINT_S: Final = 60.0
+_UNDER_WAY_S: Final = 5.0
+
+
+class RegistryUnwritable(ServiceFault):
+    """503: what is wanted cannot be made durable, so nothing has been done about it."""
+
+    retry_helps = True
+
+    def __init__(self, error: OSError) -> None:
+        detail = f"the service's directory cannot be written: {error.strerror or error}"
+        super().__init__(503, "registry-unwritable", "Nothing was changed", detail)
+
+
+class DamagedRecord(Failure):
+    """What was wanted of the pipeline cannot be read any more."""
+
+    acts = "world"
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What all pipelines of a service have in common."""
+
+    config: ServiceConfig
+    registry: Registry
+    redaction: Redaction
+
+    async def read(self, name: str, yaml: bytes, parallelism: int | None) -> Definition:
+        """What a file means now; its secrets are hidden from then on."""
+        config = self.config
+        definition = await asyncio.to_thread(
+            read_definition,
+            name,
+            yaml,
+            checkpoints=config.checkpoints,
+            functions=config.functions,
+            parallelism=parallelism,
+        )
+        if definition.graph is not None:
+            self.redaction.add(definition.graph.secrets)
+        return definition
+
+    @property
+    def work_directory(self) -> Path:
+        """Of local state."""
+        return self.config.directory / "state"
+
+
+@dataclass(slots=True)
+class HostedPipeline:
+    """`record` is None where it is damaged; `definition` where nothing has been read yet."""
+
+    name: str
+    around: Surroundings
+    supervisor: PipelineSupervisor
+    record: Record | None = None
+    damage: str = ""
+    yaml: bytes = b""
+    definition: Definition | None = None
+    checkpoints: tuple[CheckpointView, ...] = ()  # as last seen in the store
+    samples: Samples = field(default_factory=Samples)
+    changing: asyncio.Lock = field(default_factory=asyncio.Lock)
+    gone: bool = False
+    _saving: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    @property
+    def graph(self) -> LogicalGraph | None:
+        """What runs, or would."""
+        return None if self.definition is None else self.definition.graph
+
+    @property
+    def wish(self) -> Record:
+        """The record. Raises Conflict where it is damaged."""
+        if self.record is None:
+            raise Conflict(f"what is wanted of {self.name} cannot be read: {self.damage}. Put its file again")
+        return self.record
+
+    # -- at the start of the service
+
+    def load(self, stored: Entry | Damaged) -> None:
+        """Take over what the registry holds."""
+        if isinstance(stored, Damaged):
+            self.damage = stored.reason
+            log.error("what is wanted of a pipeline cannot be read", pipeline=self.name, reason=stored.reason)
+            self.supervisor.fail(DamagedRecord(f"what is wanted of it cannot be read: {stored.reason}"))
+        else:
+            self.record, self.yaml = stored.record, stored.yaml
+            self.supervisor.status.state = "starting" if self.record.wanted != "stopped" else "stopped"
+
+    async def bring_back(self) -> None:
+        """Make it so as it was wanted when the service ended."""
+        if self.record is None or self.supervisor.running:
+            return
+        if self.record.wanted == "running":
+            await self._begin()
+        elif await self._read() is not None:
+            await self.look_into_store()
+            if self.record.wanted == "drained":
+                await self._drain_after_all()
+
+    async def _drain_after_all(self) -> None:
+        """The service ended while it was draining, or when it had."""
+        usable = (view for view in self.checkpoints if view.damage is None)
+        if (latest := next(usable, None)) is not None and latest.kind in ("drain", "finished"):
+            self.supervisor.status.state = "drained" if latest.kind == "drain" else "finished"
+            return
+        await self._begin(drain=True)
+
+    # -- changes; the caller holds `changing`
+
+    async def create(self, definition: Definition, *, plan: str | None, drop_state: bool) -> None:
+        """A new pipeline; in place of one whose record is damaged. Raises PlanOutdated, DropsState: there may be
+        checkpoints of an earlier pipeline of this name."""
+        shown = await self.plan(definition)
+        self._check(shown, plan, drop_state)
+        now = datetime.now(UTC)
+        record = Record(
+            name=self.name,
+            revision=1,
+            yaml_sha256=sha256_of(definition.yaml),
+            allowed_drops=tuple(sorted(dropped_names(shown))),
+            created_at=now,
+            updated_at=now,
+        )
+        await self._durably(self.around.registry.create, record, definition.yaml)
+        self.record, self.yaml, self.damage = record, definition.yaml, ""
+        self.definition = definition
+
+    async def begin_if_wanted(self) -> None:
+        """The pipeline has just been created."""
+        if self.wish.wanted == "running" and not self.supervisor.running:
+            await self._begin(self.definition)
+
+    async def upgrade(self, definition: Definition, *, plan: str | None, drop_state: bool) -> None:
+        """Go on with another file. Raises PlanOutdated, DropsState."""
+        shown = await self.plan(definition)
+        self._check(shown, plan, drop_state)
+        same = definition.yaml == self.yaml
+        if shown.action == "nothing":
+            if not same:
+                await self._save(definition.yaml, revision=self.wish.revision + 1)
+                self.definition = definition
+            if self.wish.wanted == "running" and self.supervisor.status.state == "failed":
+                await self._begin()
+            return
+        parallelism = None if definition.names_parallelism and not same else self.wish.parallelism
+        await self._replace(definition, drop_state=drop_state, revision=self.wish.revision + 1, parallelism=parallelism)
+
+    async def rescale(self, parallelism: int) -> None:
+        """Go on with other subtasks."""
+        wish = self.wish
+        definition = await self.around.read(self.name, self.yaml, parallelism)
+        if definition.graph is None:
+            raise FaultyPipeline(definition.faults)
+        shown = await self.plan(definition)
+        if shown.drops_state:
+            raise DropsState(shown)
+        if shown.action == "nothing" and parallelism == wish.parallelism:
+            return
+        await self._replace(definition, drop_state=False, revision=wish.revision, parallelism=parallelism)
+
+    async def stop(self) -> None:
+        """With a last checkpoint. What has drained, or finished, stays so."""
+        if self.supervisor.running or self.supervisor.status.state not in ("drained", "finished"):
+            if self.wish.wanted != "stopped":
+                await self._save(wanted="stopped")
+            await self.supervisor.end()
+            self.supervisor.rest()
+            await self.look_into_store()
+
+    async def drain(self) -> None:
+        """Ask for it; `supervisor.ended` tells that it has come."""
+        state = self.supervisor.status.state
+        if state in ("drained", "finished") and not self.supervisor.running:
+            return
+        if not self.supervisor.draining:
+            if state != "running":
+                raise Conflict(f"{self.name} is {state}: only a running pipeline can be drained")
+            await self._save(wanted="drained")
+            self.supervisor.drain()
+
+    async def start(self, restore_from: int | None) -> None:
+        """From the newest checkpoint, or from this one."""
+        supervisor = self.supervisor
+        if supervisor.running:
+            if restore_from is not None:
+                raise Conflict(f"{self.name} is {supervisor.status.state}: stop it before it goes back to a checkpoint")
+            if supervisor.draining:
+                raise Conflict(f"{self.name} is being drained: stop it, or wait, before it is started")
+            return
+        if restore_from is not None:
+            await self._check_restorable(restore_from)
+        elif supervisor.status.state == "finished" and self.wish.wanted == "running":
+            return
+        await self._save(wanted="running", restore_from=restore_from)
+        await self._begin()
+
+    async def delete(self) -> None:
+        """Stop, and forget."""
+        if self.record is not None and self.record.wanted != "stopped":
+            await self._save(wanted="stopped")
+        await self.supervisor.end()
+        await self._durably(self.around.registry.forget, self.name)
+        self.gone = True
+
+    # -- what is asked
+
+    async def read(self, yaml: bytes) -> Definition:
+        """What a file would mean here. Raises FaultyPipeline."""
+        parallelism = None if self.record is None else self.record.parallelism
+        definition = await self.around.read(self.name, yaml, parallelism)
+        if parallelism is not None and definition.names_parallelism and yaml != self.yaml:
+            definition = await self.around.read(self.name, yaml, None)  # what the file says now is newer
+        if definition.graph is None:
+            raise FaultyPipeline(definition.faults)
+        return definition
+
+    async def plan(self, definition: Definition) -> PlanView:
+        """What going on with this file would do."""
+        assert definition.graph is not None
+        stored, committed = await asyncio.to_thread(newest, definition.graph if self.graph is None else self.graph)
+        return self._plan(
+            definition.graph, stored, committed=committed, running=self.supervisor.status.state == "running"
+        )
+
+    @staticmethod
+    def _check(shown: PlanView, plan: str | None, drop_state: bool) -> None:
+        if plan is not None and plan != shown.id:
+            raise PlanOutdated(shown)
+        if shown.drops_state and not drop_state:
+            raise DropsState(shown)
+
+    def _plan(self, new: LogicalGraph, stored: Manifest | None, *, committed: bool, running: bool) -> PlanView:
+        return make_plan(
+            pipeline=self.name,
+            revision=None if self.record is None else self.record.revision,
+            old=self.graph,
+            new=new,
+            stored=stored,
+            running=running,
+            committed=committed,
+        )
+
+    async def look_into_store(self) -> tuple[CheckpointView, ...]:
+        """Newest first; what was last seen when the store does not answer."""
+        if self.graph is not None:
+            try:
+                seen = await asyncio.to_thread(stored_checkpoints, self.graph)
+            except Failure as failure:
+                log.warning("the checkpoint store cannot be looked into", pipeline=self.name, reason=str(failure))
+            else:
+                self.checkpoints = tuple(self.samples.with_durations(seen))
+        return self.checkpoints
+
+    # -- bringing it about
+
+    async def _replace(self, new: Definition, *, drop_state: bool, revision: int, parallelism: int | None) -> None:
+        """Savepoint, the new wish, stop, start. The plan is made once more of the savepoint as it is: now all of it is
+        known."""
+        assert new.graph is not None
+        savepoint = await self._upgrade_savepoint()
+        old = self.graph
+        stored, committed = await asyncio.to_thread(newest, new.graph if old is None else old)
+        plan = self._plan(new.graph, stored, committed=committed, running=False)
+        if plan.drops_state and not drop_state:
+            raise DropsState(plan)
+        before = self.wish.upgrade_savepoint
+        await self._save(
+            new.yaml if revision != self.wish.revision else None,
+            revision=revision,
+            parallelism=parallelism,
+            allowed_drops=tuple(sorted(dropped_names(plan))),
+            restore_from=None,
+            upgrade_savepoint=before if savepoint is None else savepoint,
+        )
+        if savepoint is not None and before is not None:
+            await self._release(before)
+        await self.supervisor.end()
+        self.definition = new
+        if self.wish.wanted == "running":
+            await self._begin(new)
+
+    async def _upgrade_savepoint(self) -> int | None:
+        """Where to go back to should the new revision be a mistake. A pipeline that cannot take one any more is what
+        upgrades are there to mend: it goes on from its newest checkpoint."""
+        if self.supervisor.status.state != "running":
+            return None
+        try:
+            async with asyncio.timeout(UPGRADE_SAVEPOINT_S):
+                return await self.supervisor.savepoint()
+        except (SavepointFailed, TimeoutError) as error:
+            log.warning("no savepoint before the upgrade", pipeline=self.name, reason=str(error) or "it took too long")
+            return None
+
+    async def _release(self, savepoint: int) -> None:
+        graph = self.graph
+        assert graph is not None
+        try:
+            await asyncio.to_thread(release, graph, savepoint)
+        except Failure as failure:
+            log.warning("an old savepoint is kept", pipeline=self.name, savepoint=savepoint, reason=str(failure))
+
+    async def _begin(self, definition: Definition | None = None, *, drain: bool = False) -> None:
+        """Start what is wanted, of a file that is read anew: references and user code may have changed. What is wrong
+        with it fails this pipeline and no other."""
+        definition = definition or await self._read()
+        if definition is None or definition.graph is None:
+            return
+        self.definition = definition
+        self.supervisor.begin(
+            definition.graph,
+            restore_from=self.wish.restore_from,
+            dropped=frozenset(self.wish.allowed_drops),
+            on_restored=self._restored,
+            drain=drain,
+        )
+        await self.supervisor.under_way(_UNDER_WAY_S)
+        await self.look_into_store()
+
+    async def _read(self) -> Definition | None:
+        try:
+            definition = await self.around.read(self.name, self.yaml, self.wish.parallelism)
+        except Exception as error:  # user code that is loaded may do anything
+            log.error("a pipeline file cannot be read", pipeline=self.name, exc_info=error)
+            self.supervisor.fail(as_failure(error))
+            return None
+        if definition.graph is None:
+            self.supervisor.fail(InvalidPipeline([f for f in definition.faults if f.severity == "error"]))
+            return None
+        self.definition = definition
+        return definition
+
+    async def _restored(self) -> None:
+        if self.wish.restore_from is not None:
+            await self._save(restore_from=None)
+
+    async def _check_restorable(self, checkpoint: int) -> None:
+        if self.graph is None and await self._read() is None:
+            raise Conflict(f"the file of {self.name} has errors: {self.supervisor.status.message}")
+        assert self.graph is not None
+        views = {view.id: view for view in await asyncio.to_thread(stored_checkpoints, self.graph)}
+        if checkpoint not in views:
+            shown = store_of(self.graph).shown
+            detail = (
+                f"there is no checkpoint {checkpoint} in {shown}; there are: {', '.join(map(str, views)) or 'none'}"
+            )
+            raise ServiceFault(404, "unknown-checkpoint", "There is no such checkpoint", detail)
+        if (damage := views[checkpoint].damage) is not None:
+            raise Conflict(f"checkpoint {checkpoint} cannot be gone on from: {damage}")
+
+    async def _save(self, yaml: bytes | None = None, **changed: Any) -> None:
+        """Make another wish durable; `yaml` that of a new revision. Raises RegistryUnwritable."""
+        async with self._saving:
+            if yaml is not None:
+                changed["yaml_sha256"] = sha256_of(yaml)
+            changed["updated_at"] = datetime.now(UTC)
+            record = self.wish.model_copy(update=changed)
+            await self._durably(self.around.registry.write, record, yaml)
+            self.record, self.yaml = record, self.yaml if yaml is None else yaml
+
+    async def _durably(self, act: Any, *arguments: Any) -> None:
+        try:
+            await asyncio.to_thread(act, *arguments)
+        except OSError as error:
+            raise RegistryUnwritable(error) from error

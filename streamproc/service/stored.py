@@ -1,0 +1,56 @@
+"""What a checkpoint store holds for one pipeline, as the service tells it. Everything here blocks."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from operators.element import CheckpointId
+from state.store import CheckpointStore
+from streamproc.checkpoint.manifest import Manifest, committed_name
+from streamproc.checkpoint.recovery import lineage, read_attempts, release_savepoint, survey
+from streamproc.pipeline.logical import LogicalGraph
+from streamproc.service.views import CheckpointView
+
+_UNKNOWN_TIME = datetime.fromtimestamp(0, UTC)
+
+
+def store_of(graph: LogicalGraph) -> CheckpointStore:
+    """Where its checkpoints are."""
+    return CheckpointStore.open(graph.job.checkpoint.storage, graph.pipeline)
+
+
+def stored_checkpoints(graph: LogicalGraph) -> tuple[CheckpointView, ...]:
+    """Newest first. Of a damaged one little more is known than its number."""
+    found = survey(store_of(graph))
+    views = [view_of(manifest) for manifest in found.manifests.values()]
+    views += [
+        CheckpointView(id=number, kind="periodic", attempt=0, completed_at=_UNKNOWN_TIME, size_bytes=0, damage=damage)
+        for number, damage in found.damage.items()
+    ]
+    return tuple(sorted(views, key=lambda view: -view.id))
+
+
+def view_of(manifest: Manifest) -> CheckpointView:
+    """One that is whole."""
+    return CheckpointView(
+        id=manifest.checkpoint,
+        kind=manifest.kind,
+        attempt=manifest.attempt,
+        completed_at=datetime.fromtimestamp(manifest.created_ms / 1000, UTC),
+        size_bytes=manifest.size_bytes(),
+    )
+
+
+def newest(graph: LogicalGraph) -> tuple[Manifest | None, bool]:
+    """What a start would go on from, unless its files turn out damaged; and whether its sinks have committed."""
+    store = store_of(graph)
+    manifests = survey(store).manifests
+    line = lineage(read_attempts(store), {number: manifest.attempt for number, manifest in manifests.items()})
+    if not line:
+        return None, True
+    return manifests[line[0]], store.exists(committed_name(line[0]))
+
+
+def release(graph: LogicalGraph, savepoint: int) -> None:
+    """From now on it is a checkpoint like others."""
+    release_savepoint(store_of(graph), CheckpointId(savepoint))
