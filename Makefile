@@ -10,10 +10,10 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 TESTS ?= tests
 
-.PHONY: help setup demo test check format bench oracle chaos soak endless lock clean
+.PHONY: help setup demo test check format dashboards bench oracle chaos soak endless lock clean
 
 help: ## List the commands
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 setup: $(INSTALLED) ## Make .venv with the locked dependencies
 
@@ -49,13 +49,16 @@ format: setup ## Format and mend what the linter can mend
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
+dashboards: setup ## Render the Grafana dashboards from their code
+	@$(BIN)/python -m deploy.dashboards
+
 bench: setup ## Measure; see tests/benchmarks
 	@$(BIN)/python -m tests.benchmarks
 
 oracle: setup ## Compare every Nexmark query with Apache Flink's rows (PEERS=../shared/peers, OPTIONS="--query q5 --seed 7")
 	@$(BIN)/python -m tests.oracle $(if $(PEERS),--peers $(PEERS)) $(OPTIONS)
 
-chaos: setup ## Kill, stop and resume a job and its broker at random (MINUTES=10, OPTIONS=--operators)
+chaos: setup ## Kill, stop and resume a job and its broker at random (MINUTES=10, OPTIONS=--operators, --service)
 	@$(BIN)/python -m tests.chaos --minutes $(or $(MINUTES),10) $(OPTIONS)
 
 soak: setup ## Run a job under a steady load and see that nothing grows (MINUTES=120)

@@ -4,36 +4,36 @@ from __future__ import annotations
 
 import json
 import os
-import re
-import signal
 import subprocess
 import sys
-import time
-import urllib.request
 from collections import Counter
 from pathlib import Path
 
+import pytest
 import yaml
 
 import streamproc
 from tests.broker import Broker
+from tests.serving import Service
 
 ROOT = Path(streamproc.__file__).parent.parent
 BIDS = 300_000
 BIDS_IN_A_WINDOW = 92_000  # Nexmark has 9,200 a second
+COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+TOKEN = "a-token-that-nobody-guesses"
 PACE = "rate: 9200"  # of the producer; the test has no time for it
 
 
-class Service:
-    """A service of ours as compose runs it, but for its port and its folder."""
+class Producer:
+    """The demo producer as compose runs it, but for its port and its folder."""
 
-    def __init__(self, name: str, folder: Path, brokers: str) -> None:
-        service = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"][name]
-        file = ROOT / "deploy" / "pipelines" / Path(service["command"][1]).name
+    def __init__(self, folder: Path, brokers: str) -> None:
+        command = COMPOSE["producer"]["command"]
+        file = ROOT / "deploy" / "pipelines" / Path(command[1]).name
         (folder / file.name).write_text(file.read_text().replace(PACE, f"rows: {BIDS}"))
-        command = [*service["command"][:1], file.name, *service["command"][2:]]
+        command = [*command[:1], file.name, *command[2:]]
         command[command.index("--metrics-port") + 1] = "0"
-        self.log = folder / f"{name}.log"
+        self.log = folder / "producer.log"
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "streamproc", *command],
@@ -43,36 +43,27 @@ class Service:
                 stderr=log,
             )
 
-    def metric(self, series: str) -> float:
-        """The value of a series; 0 while it is not there."""
-        served = re.search(r"http://0\.0\.0\.0:(\d+)/metrics", self.log.read_text())
-        if served is None:
-            return 0.0
-        with urllib.request.urlopen(f"http://127.0.0.1:{served[1]}/metrics", timeout=10) as answer:
-            lines = answer.read().decode().splitlines()
-        return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(series))
 
-    def ends_with_0(self) -> None:
-        assert self.process.wait(60) == 0, self.log.read_text()
-
-
-def test_bids_are_produced_and_counted(kafka: Broker, tmp_path: Path) -> None:
+def test_bids_are_produced_and_counted(kafka: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for topic in ("bids", "bids-per-bidder"):
         kafka.create_topic(topic, 4)
-    producer = Service("producer", tmp_path, kafka.bootstrap)
-    counter = Service("streamproc", tmp_path, kafka.bootstrap)
+    monkeypatch.setenv("BROKERS", kafka.bootstrap)
+    monkeypatch.setenv("STREAMPROC_TOKEN", TOKEN)
+    config = (ROOT / "deploy" / "service.yaml").read_text().replace("/var/lib/streamproc", str(tmp_path))
+    (tmp_path / "service.yaml").write_text(config)
+    service = Service(tmp_path, *COMPOSE["streamproc"]["command"][1:-1], "service.yaml")
+    producer = Producer(tmp_path, kafka.bootstrap)
     try:
-        producer.ends_with_0()
-        deadline = time.monotonic() + 60
-        while counter.metric('streamproc_records_in_total{pipeline="bids-per-bidder",step="bids"') < BIDS:
-            assert counter.process.poll() is None, counter.log.read_text()
-            assert time.monotonic() < deadline, counter.log.read_text()
-            time.sleep(0.1)
-        counter.process.send_signal(signal.SIGTERM)
-        counter.ends_with_0()
+        service.start()
+        apply, file, *options = COMPOSE["pipelines"]["command"]
+        service.do(apply, ROOT / "deploy" / "pipelines" / Path(file).name, *options)
+        assert producer.process.wait(60) == 0, producer.log.read_text()
+        read = 'streamproc_records_in_total{pipeline="bids-per-bidder",step="bids",subtask="0"} '
+        service.until(lambda: f"{read}{float(BIDS)}" in service.metrics())
+        assert service.stop() == 0, service.log()
     finally:
         producer.process.kill()
-        counter.process.kill()
+        service.kill()
 
     counts = [json.loads(value) for value in kafka.values("bids-per-bidder")]
     bids: Counter[str] = Counter()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import tomllib
 from pathlib import Path
@@ -17,6 +18,7 @@ from typer.core import TyperGroup
 import streamproc
 from streamproc.cli import app
 from streamproc.pipeline.planner import check_pipeline
+from streamproc.service.config_file import load_service_config
 
 ROOT = Path(streamproc.__file__).parent.parent
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
@@ -90,50 +92,125 @@ def test_a_service_is_reached_from_this_machine_only_and_finds_its_files(name: s
         assert (ROOT / service["build"]["dockerfile"]).is_file()
 
 
-def test_every_service_that_stays_has_a_health_check() -> None:
-    ends = {
-        waited_for
+def ends() -> set[str]:
+    """Services that do something and end."""
+    waited_for = {
+        name
         for service in SERVICES.values()
         if isinstance(service.get("depends_on"), dict)
-        for waited_for, how in service["depends_on"].items()
+        for name, how in service["depends_on"].items()
         if how["condition"] == "service_completed_successfully"
     }
+    return waited_for | {name for name, service in SERVICES.items() if service.get("healthcheck") == {"disable": True}}
+
+
+def test_every_service_that_stays_has_a_health_check() -> None:
     for name, service in SERVICES.items():
-        if name in OURS:
-            assert "--metrics-port" in service["command"], "the image's health check asks there"
-        elif name not in ends:
+        if name in ends():
+            assert "restart" not in service, name
+        elif name in OURS:
+            command, file, *options = service["command"]
+            served = (
+                "--metrics-port" in options or config_in(SERVICES[name], [file, *options])["metrics"]["port"] == 9464
+            )
+            assert served, f"{name} {command}: the image's health check asks there"
+        else:
             assert service["healthcheck"]["test"], name
+
+
+def config_in(service: dict[str, Any], arguments: list[str]) -> dict[str, Any]:
+    """The configuration that `serve --config FILE` is given."""
+    path = arguments[arguments.index("--config") + 1]
+    config: dict[str, Any] = yaml.safe_load(mounted(service)[path].read_text())
+    return config
 
 
 @pytest.mark.parametrize("name", OURS)
 def test_a_command_is_one_that_streamproc_takes(name: str) -> None:
     service = OURS[name]
-    command, file, *options = service["command"]
+    command, *arguments = service["command"]
     group = typer.main.get_command(app)
     assert isinstance(group, TyperGroup)
     known = {option for parameter in group.commands[command].params for option in parameter.opts}
-    assert {option for option in options if option.startswith("--")} <= known
-    (folder,) = (here for there, here in mounted(service).items() if file.startswith(there + "/"))
-    assert (folder / Path(file).name).is_file()
+    assert {option for option in arguments if option.startswith("--")} <= known
+    files = [argument for argument in arguments if argument.startswith("/")]
+    assert files
+    for file in files:
+        (here,) = (
+            h / file[len(there) :].lstrip("/") for there, h in mounted(service).items() if file.startswith(there)
+        )
+        assert here.is_file()
 
 
 @pytest.mark.parametrize("pipeline", PIPELINES, ids=lambda pipeline: pipeline.stem)
 def test_a_pipeline_is_valid_with_what_compose_gives_it(pipeline: Path) -> None:
-    environments = [s["environment"] for s in OURS.values() if s["command"][1].endswith("/" + pipeline.name)]
-    assert environments, "no service runs it"
-    for environment in environments:
+    runs = [s for s in OURS.values() if s["command"][1].endswith("/" + pipeline.name)]
+    assert runs, "no service runs it"
+    for service in runs:
+        environment = SERVICES["streamproc" if service["command"][0] == "apply" else "producer"]["environment"]
         _, faults = check_pipeline(pipeline, environment=environment)
         assert [str(fault) for fault in faults] == []
 
 
-def test_prometheus_asks_where_the_pipeline_answers() -> None:
+def test_prometheus_asks_where_the_service_answers() -> None:
     config = yaml.safe_load((ROOT / "deploy/prometheus/prometheus.yml").read_text())
-    targets = [t for job in config["scrape_configs"] for static in job["static_configs"] for t in static["targets"]]
-    for target in targets:
-        host, _, port = target.partition(":")
-        command = SERVICES[host]["command"]
-        assert command[command.index("--metrics-port") + 1] == port
-        assert command[command.index("--metrics-host") + 1] == "0.0.0.0", "from another container"
+    targets = {t for job in config["scrape_configs"] for static in job["static_configs"] for t in static["targets"]}
+    metrics = config_in(SERVICES["streamproc"], SERVICES["streamproc"]["command"])["metrics"]
+    assert metrics["host"] == "0.0.0.0", "from another container"
+    assert f"streamproc:{metrics['port']}" in targets
     folder = ROOT / "deploy/grafana/provisioning/datasources"
     (source,) = yaml.safe_load((folder / "prometheus.yml").read_text())["datasources"]
     assert source["url"] == "http://prometheus:9090"
+
+
+@pytest.mark.parametrize("file", ["deploy/service.yaml", "deploy/k8s/service.yaml"])
+def test_the_service_takes_its_configuration(file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    token = tmp_path / "token"
+    token.write_text("a-token-that-nobody-guesses")
+    monkeypatch.setenv("STREAMPROC_TOKEN", token.read_text())
+    here = tmp_path / "service.yaml"
+    here.write_text((ROOT / file).read_text().replace("/run/secrets/streamproc/operator", str(token)))
+    config = load_service_config(here).config
+    assert config.tokens[0].role == "admin"
+    assert config.metrics.port == 9464
+
+
+def manifests() -> list[dict[str, Any]]:
+    folder = ROOT / "deploy" / "k8s"
+    kustomization = yaml.safe_load((folder / "kustomization.yaml").read_text())
+    return [m for name in kustomization["resources"] for m in yaml.safe_load_all((folder / name).read_text())]
+
+
+def test_kubernetes_runs_one_replica_without_rights_on_a_volume() -> None:
+    (stateful_set,) = (m for m in manifests() if m["kind"] == "StatefulSet")
+    assert stateful_set["spec"]["replicas"] == 1
+    pod = stateful_set["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    assert pod["securityContext"]["runAsNonRoot"]
+    assert pod["securityContext"]["runAsUser"] == 10001, "the user of the image"
+    assert "useradd --create-home --uid 10001" in _DOCKERFILE
+    assert container["securityContext"]["readOnlyRootFilesystem"]
+    volumes = {volume["name"] for volume in pod["volumes"]}
+    volumes |= {claim["metadata"]["name"] for claim in stateful_set["spec"]["volumeClaimTemplates"]}
+    mounts = {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}
+    assert set(mounts.values()) == volumes
+    config = yaml.safe_load((ROOT / "deploy" / "k8s" / "service.yaml").read_text())
+    for path in (config["directory"], config["checkpoints"].removeprefix("file:")):
+        assert any(path.startswith(mount) and name == "state" for mount, name in mounts.items()), path
+    ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+    assert ports == {"http": config["listen"]["port"], "metrics": config["metrics"]["port"]}
+    for manifest in manifests():
+        for port in manifest["spec"].get("ports", []):
+            assert port["targetPort"] in ports
+
+
+def test_systemd_takes_the_unit(tmp_path: Path) -> None:
+    analyze = shutil.which("systemd-analyze")
+    if analyze is None:
+        pytest.skip("no systemd-analyze")
+    unit = (ROOT / "deploy" / "systemd" / "streamproc.service").read_text()
+    (tmp_path / "streamproc.service").write_text(unit.replace("/opt/streamproc/bin/streamproc", "/bin/true"))
+    done = subprocess.run(
+        [analyze, "verify", tmp_path / "streamproc.service"], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
