@@ -9,6 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 TESTS ?= tests
+WORKERS ?= 2
 
 .PHONY: help setup demo test check format dashboards bench oracle chaos soak endless lock clean
 
@@ -36,8 +37,8 @@ $(INSTALLED): requirements.lock pyproject.toml
 demo: setup ## Run the bundled pipeline on a year of real flights; results go to demo-output/
 	@$(BIN)/streamproc demo
 
-test: setup ## Run the tests (TESTS=tests/unit for some of them)
-	@$(BIN)/python -m pytest -rs $(TESTS)
+test: setup ## Run the tests, a file at a time on each of two processes (TESTS=tests/unit for some of them, WORKERS=0 for one process)
+	@$(BIN)/python -m pytest -rs --numprocesses $(WORKERS) --dist loadfile --inline-snapshot=disable $(TESTS)
 
 check: setup ## Lint, check the format, types and the direction of imports
 	@$(BIN)/ruff check .
