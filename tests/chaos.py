@@ -1,11 +1,12 @@
 """`make chaos`: a job and its broker are killed, stopped and resumed at random for as long as is asked for.
 
-    python -m tests.chaos [--minutes 10] [--seed N] [--rate 2000] [--operators]
+    python -m tests.chaos [--minutes 10] [--seed N] [--rate 2000] [--operators | --service]
 
 Orders are produced and read (read_committed) all along. Every order must be copied once, in its place, and
 every window must be right: the reader checks each record when it comes, the rest is checked at the end.
 After a while every fault is followed by a wait until the job has caught up; before that they may overlap.
-With `--operators` it is instead a pipeline with every stateful operator, whose results are all compared at the end.
+With `--operators` it is instead a pipeline with every stateful operator, whose results are all compared at the end;
+with `--service` a service, killed while it upgrades, rescales, stops and drains pipelines (tests.service_chaos).
 Prints the seed, each fault and how far things are. On failure the folder with the job's logs is kept.
 """
 
@@ -26,6 +27,7 @@ from tests.broker import Broker, running
 from tests.integration.job import Job
 from tests.integration.operators_job import Operators
 from tests.integration.orders import Orders
+from tests.service_chaos import ServiceUnderFire
 
 _CATCH_UP_S: Final = 120
 _PARALLELISM_MAX: Final = 4
@@ -234,13 +236,15 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--seed", type=int, default=random.randrange(2**32))
     parser.add_argument("--rate", type=int, default=2_000, help="orders a second")
-    parser.add_argument("--operators", action="store_true", help="the pipeline with every stateful operator")
+    instead = parser.add_mutually_exclusive_group()
+    instead.add_argument("--operators", action="store_true", help="the pipeline with every stateful operator")
+    instead.add_argument("--service", action="store_true", help="a service, in the midst of its operations")
     options = parser.parse_args()
     print(f"seed {options.seed}", flush=True)
     directory = Path(tempfile.mkdtemp(prefix="streamproc-chaos-"))
     try:
         with running() as broker:
-            scenario = OperatorsUnderFire if options.operators else Chaos
+            scenario = ServiceUnderFire if options.service else OperatorsUnderFire if options.operators else Chaos
             chaos = scenario(broker, directory, options.seed, options.rate)
             chaos.run(options.minutes)
     except BaseException:

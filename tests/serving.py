@@ -52,12 +52,15 @@ class Service:
         assert self._process is not None, "not started"
         return self._process.pid
 
-    def start(self) -> None:
-        """Start it (again) and wait until it answers."""
-        command = [sys.executable, "-m", "streamproc", "serve", *self._options]
+    def start(self, *, crash: str | None = None) -> None:
+        """Start it (again) and wait until it answers. `crash`: it kills itself the first time it comes by this point
+        (of tests.integration.crashing)."""
+        program = ["-m", "streamproc"] if crash is None else ["-m", "tests.integration.crashing", crash, "1"]
+        command = [sys.executable, *program, "serve", *self._options]
         command += ["--port", str(self._port), "--metrics-port", str(self._metrics_port)]
+        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
         with self._log.open("ab") as log:
-            self._process = subprocess.Popen(command, cwd=self._folder, stdout=log, stderr=log)
+            self._process = subprocess.Popen(command, cwd=self._folder, env=environment, stdout=log, stderr=log)
         self.until(self._answers, _START_S)
 
     def kill(self) -> None:
@@ -66,6 +69,14 @@ class Service:
             self._process.kill()
             self._process.wait()
             self._process = None
+
+    close = kill
+
+    def died(self) -> None:
+        """Wait until it has killed itself."""
+        assert self._process is not None, "not started"
+        assert self._process.wait(_STOP_S) == -signal.SIGKILL, self.log()
+        self._process = None
 
     def stop(self) -> int:
         """SIGTERM; gives the exit code."""

@@ -121,11 +121,12 @@ def fitted(
             raise IncompatibleCheckpoint(loss.says)
     without = {(loss.kind, loss.name) for loss in lost}
     names = renames(graph.logical, manifest.steps.keys())
-    reopened = _reopened if manifest.kind == "drain" else _as_it_is
     return replace(
         manifest,
         sources={name: splits for name, splits in manifest.sources.items() if ("source", name) not in without},
-        steps={names[name]: reopened(parts) for name, parts in manifest.steps.items() if ("step", name) not in without},
+        steps={
+            names[name]: _reopened(parts) for name, parts in manifest.steps.items() if ("step", name) not in without
+        },
         sinks={name: prepared for name, prepared in manifest.sinks.items() if ("sink", name) not in without},
         ledger=_carried_on(graph.logical, manifest.ledger),
     )
@@ -138,13 +139,10 @@ def _carried_on(graph: LogicalGraph, ledger: Mapping[str, StepLedger]) -> Mappin
     return {names[node]: account for node, account in ledger.items() if names[node] in nodes}
 
 
-def _as_it_is(parts: Sequence[StepPart]) -> Sequence[StepPart]:
-    return parts
-
-
 def _reopened(parts: Sequence[StepPart]) -> Sequence[StepPart]:
-    """Draining brought event time to its end. What goes on from there begins where the splits are, or every row that
-    comes would be late."""
+    """Draining brought event time to its end; whatever checkpoint saw that, also one that came before the drain's own.
+    What goes on from there begins where the splits are, or every row that comes would be late. Where the input itself
+    has ended, its source brings event time to its end again."""
     return [
         replace(part, operator={**part.operator, "watermark": WATERMARK_MIN})
         if part.operator.get("watermark") == WATERMARK_MAX

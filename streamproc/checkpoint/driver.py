@@ -171,7 +171,7 @@ class CheckpointDriver:
                     return "savepoint"
                 if control.stopping.is_set():
                     if not control.drain:
-                        return "stop"
+                        return "drain" if self._draining else "stop"  # every source sends the end before this barrier
                     self._drain()
                 elif caught_up is not None and caught_up():
                     return "stop"
@@ -379,7 +379,10 @@ def tidy(store: CheckpointStore, attempt: int, checkpoint: CheckpointId, keep: i
 
 def _check_not_superseded(store: CheckpointStore, attempt: int) -> None:
     if newer_attempt(store, attempt) is not None:
-        raise Superseded("another attempt has taken over: what it needs is not ours to judge")
+        raise Superseded(  # what that one needs is not ours to judge
+            f"another attempt has taken over from this one (attempt {attempt}) and goes on from the same checkpoints, "
+            f"in {store.shown}; this one ends"
+        )
 
 
 def _readable(store: CheckpointStore, checkpoints: Sequence[CheckpointId]) -> Iterator[Manifest]:

@@ -21,7 +21,7 @@ from typing import Any, Final, Literal
 
 from operators.connector import Committable
 from operators.element import CheckpointId
-from state.failure import CorruptCheckpoint
+from state.failure import CorruptCheckpoint, Failure
 from state.key_group import KeyGroupRange
 from state.snapshot import StoredFile
 from streamproc.observability.ledger import StepLedger
@@ -70,6 +70,12 @@ def attempt_of(name: str) -> int | None:
     """The attempt that `name` belongs to."""
     match = _ATTEMPT.fullmatch(name)
     return int(match[1]) if match else None
+
+
+class NewerRelease(Failure):
+    """A newer release has gone on from here. To pass over what it did would write its results again."""
+
+    acts = "user"
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +149,11 @@ class Manifest:
             body = document["body"]
             if document["sha256"] != _checksum(body):
                 raise CorruptCheckpoint(f"{name}: the checksum does not match")
+            if body["version"] > VERSION:
+                raise NewerRelease(
+                    f"{name} was written by a newer release of streamproc (version {body['version']}; this one "
+                    f"reads up to {VERSION}): run that release, or go on elsewhere"
+                )
             if body["version"] != VERSION:
                 raise CorruptCheckpoint(f"{name}: version {body['version']} is not one this release reads ({VERSION})")
             return cls(

@@ -20,6 +20,7 @@ from state.failure import AlreadyExists, CorruptCheckpoint, Failure, NotInStore
 from state.store import CheckpointStore
 from streamproc.checkpoint.manifest import (
     Manifest,
+    NewerRelease,
     attempt_name,
     attempt_of,
     checkpoint_of,
@@ -73,10 +74,12 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class StoredCheckpoints:
-    """What a store holds of checkpoints: those that can be read, and what is wrong with the others."""
+    """What a store holds of checkpoints: those that can be read, and what is wrong with the others. `newer`: one of
+    those is of a newer release."""
 
     manifests: Mapping[CheckpointId, Manifest]
     damage: Mapping[CheckpointId, str]
+    newer: NewerRelease | None = None
 
 
 def lineage(attempts: Sequence[Attempt], manifests: Mapping[CheckpointId, int]) -> list[CheckpointId]:
@@ -186,6 +189,7 @@ def survey(store: CheckpointStore) -> StoredCheckpoints:
     names = {name for name, _ in store.list("chk-")}
     manifests: dict[CheckpointId, Manifest] = {}
     damage: dict[CheckpointId, str] = {}
+    newer: NewerRelease | None = None
     for checkpoint in sorted({c for name in names if (c := checkpoint_of(name)) is not None}):
         name = manifest_name(checkpoint)
         if name not in names and committed_name(checkpoint) not in names:
@@ -197,9 +201,11 @@ def survey(store: CheckpointStore) -> StoredCheckpoints:
             manifests[checkpoint] = read_manifest(store, checkpoint)
         except CorruptCheckpoint as failure:
             damage[checkpoint] = str(failure)
+        except NewerRelease as failure:
+            damage[checkpoint], newer = str(failure), failure
         except NotInStore:
             continue  # a running attempt has just removed it
-    return StoredCheckpoints(manifests, damage)
+    return StoredCheckpoints(manifests, damage, newer)
 
 
 def _newest_number(store: CheckpointStore) -> int:
@@ -220,6 +226,8 @@ def _newest_whole(
     stored: StoredCheckpoints, attempts: Sequence[Attempt], fetch: Callable[[Manifest], None]
 ) -> tuple[Manifest | None, tuple[str, ...]]:
     """The newest checkpoint of the lineage that can be fetched, and the damage of newer ones. None: there is none."""
+    if stored.newer is not None:
+        raise stored.newer
     damage = dict(stored.damage)
     for checkpoint in lineage(attempts, {c: m.attempt for c, m in stored.manifests.items()}):
         try:

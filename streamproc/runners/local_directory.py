@@ -1,20 +1,24 @@
 """Where a running job keeps local state: a directory that lives as long as its process.
 
 Local state is never a source of truth, checkpoints are: what a killed process left is removed by the
-next one. A lock held by the living process tells the two apart. Removing takes as long as there is state,
+next one. A lock held by the living process tells the two apart; a directory gets another name before it is removed,
+so what a process that was killed meanwhile leaves is known for what it is. Removing takes as long as there is state,
 so it is done on worker threads.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fcntl
 import shutil
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TextIO
+from typing import Final, TextIO
+
+_GONE: Final = "gone-"
 
 
 @asynccontextmanager
@@ -37,16 +41,21 @@ def _make(parent: Path) -> tuple[Path, TextIO]:
 
 
 def _remove(directory: Path, lock: TextIO) -> None:
-    shutil.rmtree(directory, ignore_errors=True)
+    gone = directory.with_name(f"{_GONE}{directory.name}")
+    with contextlib.suppress(OSError):
+        directory.rename(gone)
+    shutil.rmtree(gone, ignore_errors=True)
     lock.close()
 
 
 def _remove_abandoned(parent: Path) -> None:
+    for gone in parent.glob(f"{_GONE}*"):
+        shutil.rmtree(gone, ignore_errors=True)
     for directory in parent.glob("run-*"):
         try:
             with (directory / "lock").open("r+") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(directory, ignore_errors=True)
+                _remove(directory, lock)
         except BlockingIOError:
             continue  # its process is alive
         except OSError:

@@ -10,11 +10,12 @@ import asyncio
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import structlog
 
 from state.failure import Failure
+from state.store import shown_url
 from streamproc.checkpoint.manifest import Manifest
 from streamproc.observability.redaction import Redaction
 from streamproc.pipeline.faults import InvalidPipeline
@@ -34,6 +35,7 @@ log = structlog.get_logger("streamproc.service")
 
 UPGRADE_SAVEPOINT_S: Final = 60.0
 _UNDER_WAY_S: Final = 5.0
+_LOOK_S: Final = 5.0
 
 
 class RegistryUnwritable(ServiceFault):
@@ -60,20 +62,27 @@ class Surroundings:
     registry: Registry
     redaction: Redaction
 
-    async def read(self, name: str, yaml: bytes, parallelism: int | None) -> Definition:
+    async def read(self, name: str, yaml: bytes, parallelism: int | None, record: Record | None) -> Definition:
         """What a file means now; its secrets are hidden from then on."""
-        config = self.config
         definition = await asyncio.to_thread(
             read_definition,
             name,
             yaml,
-            checkpoints=config.checkpoints,
-            functions=config.functions,
+            checkpoints=self._storage(record),
+            functions=self.config.functions,
             parallelism=parallelism,
         )
         if definition.graph is not None:
             self.redaction.add(definition.graph.secrets)
         return definition
+
+    def _storage(self, record: Record | None) -> str:
+        """Of a file that names none. Where it is the configured one, that knows the secrets as they are now; a pipeline
+        of another time goes on where its checkpoints are, and would begin anew elsewhere."""
+        configured = self.config.checkpoints
+        if record is None or record.storage is None or record.storage == shown_url(configured):
+            return configured
+        return record.storage
 
     @property
     def work_directory(self) -> Path:
@@ -97,6 +106,7 @@ class HostedPipeline:
     changing: asyncio.Lock = field(default_factory=asyncio.Lock)
     gone: bool = False
     _saving: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _look: asyncio.Task[tuple[CheckpointView, ...]] | None = None
 
     @property
     def graph(self) -> LogicalGraph | None:
@@ -130,16 +140,21 @@ class HostedPipeline:
             await self._begin()
         elif await self._read() is not None:
             await self.look_into_store()
-            if self.record.wanted == "drained":
-                await self._drain_after_all()
+            await self._end_after_all("drain" if self.record.wanted == "drained" else "stop")
 
-    async def _drain_after_all(self) -> None:
-        """The service ended while it was draining, or when it had."""
-        usable = (view for view in self.checkpoints if view.damage is None)
-        if (latest := next(usable, None)) is not None and latest.kind in ("drain", "finished"):
-            self.supervisor.status.state = "drained" if latest.kind == "drain" else "finished"
-            return
-        await self._begin(drain=True)
+    async def _end_after_all(self, how: Literal["stop", "drain"]) -> None:
+        """The service ended while it was stopping or draining, or when it had. Results that its last checkpoint holds
+        and nobody has committed are, by a run that ends as soon as it can."""
+        assert self.graph is not None
+        last, committed = None, True
+        try:
+            last, committed = await asyncio.to_thread(newest, self.graph)
+        except Failure as failure:
+            log.warning("the checkpoint store cannot be looked into", pipeline=self.name, reason=str(failure))
+        if committed and last is not None and last.kind in ("drain", "finished"):
+            self.supervisor.status.state = "drained" if last.kind == "drain" else "finished"
+        elif not committed or how == "drain":
+            await self._begin(then=how)
 
     # -- changes; the caller holds `changing`
 
@@ -154,6 +169,7 @@ class HostedPipeline:
             revision=1,
             yaml_sha256=sha256_of(definition.yaml),
             allowed_drops=tuple(sorted(dropped_names(shown))),
+            storage=shown_url(self.around.config.checkpoints),
             created_at=now,
             updated_at=now,
         )
@@ -184,7 +200,7 @@ class HostedPipeline:
     async def rescale(self, parallelism: int) -> None:
         """Go on with other subtasks."""
         wish = self.wish
-        definition = await self.around.read(self.name, self.yaml, parallelism)
+        definition = await self.around.read(self.name, self.yaml, parallelism, wish)
         if definition.graph is None:
             raise FaultyPipeline(definition.faults)
         shown = await self.plan(definition)
@@ -217,6 +233,8 @@ class HostedPipeline:
     async def start(self, restore_from: int | None) -> None:
         """From the newest checkpoint, or from this one."""
         supervisor = self.supervisor
+        if supervisor.running and self.wish.wanted == "stopped":
+            await supervisor.end()  # it only makes up for a stop that was cut short
         if supervisor.running:
             if restore_from is not None:
                 raise Conflict(f"{self.name} is {supervisor.status.state}: stop it before it goes back to a checkpoint")
@@ -243,9 +261,9 @@ class HostedPipeline:
     async def read(self, yaml: bytes) -> Definition:
         """What a file would mean here. Raises FaultyPipeline."""
         parallelism = None if self.record is None else self.record.parallelism
-        definition = await self.around.read(self.name, yaml, parallelism)
+        definition = await self.around.read(self.name, yaml, parallelism, self.record)
         if parallelism is not None and definition.names_parallelism and yaml != self.yaml:
-            definition = await self.around.read(self.name, yaml, None)  # what the file says now is newer
+            definition = await self.around.read(self.name, yaml, None, self.record)  # what the file says now is newer
         if definition.graph is None:
             raise FaultyPipeline(definition.faults)
         return definition
@@ -277,14 +295,22 @@ class HostedPipeline:
         )
 
     async def look_into_store(self) -> tuple[CheckpointView, ...]:
-        """Newest first; what was last seen when the store does not answer."""
-        if self.graph is not None:
-            try:
-                seen = await asyncio.to_thread(stored_checkpoints, self.graph)
-            except Failure as failure:
-                log.warning("the checkpoint store cannot be looked into", pipeline=self.name, reason=str(failure))
-            else:
-                self.checkpoints = tuple(self.samples.with_durations(seen))
+        """Newest first; what was last seen when the store does not answer. One look at a time: a store that hangs
+        holds one thread, not one for everybody who asks."""
+        if self.graph is None:
+            return self.checkpoints
+        try:
+            async with asyncio.timeout(_LOOK_S):
+                while self._look is not None and not self._look.done():
+                    await asyncio.wait({self._look})
+                self._look = asyncio.create_task(asyncio.to_thread(stored_checkpoints, self.graph))
+                self._look.add_done_callback(lambda look: look.cancelled() or look.exception())
+                seen = await asyncio.shield(self._look)
+        except (Failure, TimeoutError) as error:
+            reason = str(error) or "it does not answer"
+            log.warning("the checkpoint store cannot be looked into", pipeline=self.name, reason=reason)
+        else:
+            self.checkpoints = tuple(self.samples.with_durations(seen))
         return self.checkpoints
 
     # -- bringing it about
@@ -314,6 +340,8 @@ class HostedPipeline:
         self.definition = new
         if self.wish.wanted == "running":
             await self._begin(new)
+        elif self.wish.wanted == "drained" and self.supervisor.status.state not in ("drained", "finished"):
+            await self._begin(new, then="drain")
 
     async def _upgrade_savepoint(self) -> int | None:
         """Where to go back to should the new revision be a mistake. A pipeline that cannot take one any more is what
@@ -331,11 +359,15 @@ class HostedPipeline:
         graph = self.graph
         assert graph is not None
         try:
-            await asyncio.to_thread(release, graph, savepoint)
-        except Failure as failure:
-            log.warning("an old savepoint is kept", pipeline=self.name, savepoint=savepoint, reason=str(failure))
+            async with asyncio.timeout(_LOOK_S):
+                await asyncio.to_thread(release, graph, savepoint)
+        except (Failure, TimeoutError) as error:
+            reason = str(error) or "the store does not answer"
+            log.warning("an old savepoint is kept", pipeline=self.name, savepoint=savepoint, reason=reason)
 
-    async def _begin(self, definition: Definition | None = None, *, drain: bool = False) -> None:
+    async def _begin(
+        self, definition: Definition | None = None, *, then: Literal["stop", "drain"] | None = None
+    ) -> None:
         """Start what is wanted, of a file that is read anew: references and user code may have changed. What is wrong
         with it fails this pipeline and no other."""
         definition = definition or await self._read()
@@ -347,14 +379,14 @@ class HostedPipeline:
             restore_from=self.wish.restore_from,
             dropped=frozenset(self.wish.allowed_drops),
             on_restored=self._restored,
-            drain=drain,
+            then=then,
         )
         await self.supervisor.under_way(_UNDER_WAY_S)
         await self.look_into_store()
 
     async def _read(self) -> Definition | None:
         try:
-            definition = await self.around.read(self.name, self.yaml, self.wish.parallelism)
+            definition = await self.around.read(self.name, self.yaml, self.wish.parallelism, self.wish)
         except Exception as error:  # user code that is loaded may do anything
             log.error("a pipeline file cannot be read", pipeline=self.name, exc_info=error)
             self.supervisor.fail(as_failure(error))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -10,6 +10,7 @@ from operators.element import WATERMARK_MAX
 from streamproc.observability.facts import JobFacts
 from streamproc.observability.ledger import StepLedger
 from streamproc.observability.status import JobFailure
+from streamproc.pipeline.logical import LogicalGraph
 from streamproc.service.hosted import HostedPipeline
 from streamproc.service.views import (
     ErrorList,
@@ -53,7 +54,7 @@ def detail_of(hosted: HostedPipeline) -> PipelineDetail:
         warnings=() if graph is None else tuple(map(redact, graph.warnings)),
         failures=tuple(_failure(hosted, each) for each in list(status.failures)[: -FAILURES_SHOWN - 1 : -1]),
         ledger_checkpoint=status.checkpoint if status.ledger else None,
-        ledger=tuple(_ledger(node, account) for node, account in status.ledger.items()),
+        ledger=tuple(_ledger(node, status.ledger[node]) for node in _in_order(graph, status.ledger)),
         savepoints=tuple(view.id for view in hosted.checkpoints if view.kind == "savepoint"),
     )
 
@@ -121,6 +122,12 @@ def _failure(hosted: HostedPipeline, each: JobFailure) -> FailureView:
         acts=failure.acts,
         retry_helps=failure.retry_helps,
     )
+
+
+def _in_order(graph: LogicalGraph | None, nodes: Iterable[str]) -> list[str]:
+    """Nodes as rows come by them."""
+    order = [] if graph is None else [*graph.sources, *graph.steps, *graph.sinks]
+    return sorted(nodes, key=lambda node: order.index(node) if node in order else len(order))
 
 
 def _ledger(node: str, account: StepLedger) -> LedgerView:

@@ -95,7 +95,7 @@ async def serve(
             await _until(stop, server, listener, service)
         finally:
             await service.close()
-    return service.left_behind
+    return service.left_behind or not await service.calls_return()
 
 
 async def _until(stop: asyncio.Event, server: ApiServer, listener: socket.socket, service: PipelineService) -> None:

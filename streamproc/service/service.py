@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import threading
 import time
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import Any, Final, TypeVar
+from weakref import WeakValueDictionary
 
 import structlog
 
@@ -44,6 +46,8 @@ log = structlog.get_logger("streamproc.service")
 REQUEST_S: Final = 120.0
 CLOSE_S: Final = 90.0
 _STARTING_AT_ONCE: Final = 4
+_STARTING_S: Final = 5.0
+_LAST_CALLS_S: Final = 5.0
 # Calls to stores and the like share a pool. With the default (a few more threads than cores) the calls of one
 # pipeline whose store does not answer would take every thread, and no other pipeline could take a checkpoint.
 # Threads are made as they are needed: a quiet service has a handful.
@@ -84,16 +88,16 @@ class PipelineService:
         self._pipelines: dict[str, HostedPipeline] = {}
         self._around: Surroundings | None = None
         self._closing = False
+        self._pool = ThreadPoolExecutor(_THREADS_MAX, thread_name_prefix="streamproc")
         self._own: list[asyncio.Task[None]] = []  # of the service itself
         self._changes: set[asyncio.Task[Any]] = set()
-        self._creating = asyncio.Lock()
+        self._creating: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # by name
 
     # -- life
 
     async def open(self) -> None:
         """Bring back everything that is wanted. Raises DirectoryInUse, DirectoryUnusable."""
-        pool = ThreadPoolExecutor(_THREADS_MAX, thread_name_prefix="streamproc")
-        asyncio.get_running_loop().set_default_executor(pool)
+        asyncio.get_running_loop().set_default_executor(self._pool)
         registry = await asyncio.to_thread(Registry, self._config.directory)
         self._around = Surroundings(self._config, registry, self._redaction)
         stored = await asyncio.to_thread(registry.load)
@@ -133,6 +137,16 @@ class PipelineService:
     def left_behind(self) -> bool:
         """A call that never returns keeps the process from ending by itself."""
         return any(hosted.supervisor.left_behind for hosted in self._pipelines.values())
+
+    async def calls_return(self) -> bool:
+        """After `close`, the last thing done on the loop: whether every call on a worker thread comes to its end. A
+        store that does not answer may keep one for ever."""
+        ending = threading.Thread(target=self._pool.shutdown, daemon=True)
+        ending.start()
+        until = time.monotonic() + _LAST_CALLS_S
+        while ending.is_alive() and time.monotonic() < until:  # noqa: ASYNC110  a thread's end is no event
+            await asyncio.sleep(0.02)
+        return not ending.is_alive()
 
     # -- what is asked
 
@@ -187,7 +201,7 @@ class PipelineService:
 
     async def plan(self, name: str, yaml: bytes) -> PlanView:
         """What `put` would do."""
-        hosted = self._pipelines.get(name) or self._host(name)
+        hosted = self._pipelines.get(name) or self._nobody(name)
         return await hosted.plan(await hosted.read(yaml))
 
     # -- changes
@@ -196,28 +210,37 @@ class PipelineService:
         self, name: str, yaml: bytes, *, plan: str | None = None, drop_state: bool = False
     ) -> tuple[PipelineDetail, bool]:
         """Create or upgrade; and whether it was created."""
+        return await self._within_deadline(f"putting {name}", self._put(name, yaml, plan, drop_state))
 
-        hosted = self._pipelines.get(name)
-        if hosted is None:
-            hosted = self._host(name)
-            change = self._create(hosted, yaml, plan, drop_state)
-        else:
-            change = self._upgrade(hosted, yaml, plan, drop_state)
-        created = await self._within_deadline(f"putting {name}", change)
-        return self.get(name), created
+    async def _put(self, name: str, yaml: bytes, plan: str | None, drop_state: bool) -> tuple[PipelineDetail, bool]:
+        while True:
+            hosted = self._pipelines.get(name)
+            try:
+                if hosted is None:
+                    hosted, created = await self._create(name, yaml, plan, drop_state)
+                else:
+                    created = await self._upgrade(hosted, yaml, plan, drop_state)
+            except UnknownPipeline:
+                continue  # it was deleted while this waited for its turn
+            return detail_of(hosted), created
 
-    async def _create(self, hosted: HostedPipeline, yaml: bytes, plan: str | None, drop_state: bool) -> bool:
-        definition = await hosted.read(yaml)
-        async with self._creating:  # of two at the same time one creates; held only while the wish is written
-            there = self._pipelines.get(hosted.name)
+    async def _create(self, name: str, yaml: bytes, plan: str | None, drop_state: bool) -> tuple[HostedPipeline, bool]:
+        definition = await self._nobody(name).read(yaml)
+        async with self._creating.setdefault(name, asyncio.Lock()):  # of two at the same time one creates
+            there = self._pipelines.get(name)
             if there is None:
-                await hosted.create(definition, plan=plan, drop_state=drop_state)
-                self._pipelines[hosted.name] = hosted
+                hosted = self._host(name)
+                try:
+                    await hosted.create(definition, plan=plan, drop_state=drop_state)
+                except BaseException:
+                    self._metrics.forget(name)
+                    raise
+                self._pipelines[name] = hosted
         if there is not None:
-            return await self._upgrade(there, yaml, plan, drop_state)
+            return there, await self._upgrade(there, yaml, plan, drop_state)
         async with hosted.changing:
             await hosted.begin_if_wanted()
-        return True
+        return hosted, True
 
     async def _upgrade(self, hosted: HostedPipeline, yaml: bytes, plan: str | None, drop_state: bool) -> bool:
         async with self._turn(hosted):
@@ -320,11 +343,16 @@ class PipelineService:
         except KeyError:
             raise UnknownPipeline(name) from None
 
-    def _host(self, name: str) -> HostedPipeline:
+    def _nobody(self, name: str) -> HostedPipeline:
+        """A pipeline that is not there: what would be, without a trace in the metrics."""
+        return self._unwatched(name, MetricRegistry())
+
+    def _unwatched(self, name: str, metrics: MetricRegistry) -> HostedPipeline:
         assert self._around is not None, "open() comes first"
-        hosted = HostedPipeline(
-            name, self._around, PipelineSupervisor(name, self._metrics, self._around.work_directory)
-        )
+        return HostedPipeline(name, self._around, PipelineSupervisor(name, metrics, self._around.work_directory))
+
+    def _host(self, name: str) -> HostedPipeline:
+        hosted = self._unwatched(name, self._metrics)
         wanted = self._metrics.gauge("wanted", name)
         wanted.set_function(lambda: hosted.record is not None and hosted.record.wanted == "running")
         return hosted
@@ -332,18 +360,25 @@ class PipelineService:
     # -- in the background
 
     async def _bring_back(self) -> None:
-        """All at once would keep the loop from everything else; in the order of names."""
+        """All at once would keep the loop from everything else; in the order of names. What takes long (a store that
+        does not answer, user code that loads for ever) keeps no other pipeline waiting."""
         places = asyncio.Semaphore(_STARTING_AT_ONCE)
 
         async def bring_back(hosted: HostedPipeline) -> None:
-            async with places, hosted.changing:
-                try:
-                    await hosted.bring_back()
-                except Exception as error:
-                    log.error("a pipeline could not be brought back", pipeline=hosted.name, exc_info=error)
-                    hosted.supervisor.fail(as_failure(error))
+            async with places:
+                beginning = asyncio.create_task(self._bring_one_back(hosted), name=f"bring back {hosted.name}")
+                self._own.append(beginning)
+                await asyncio.wait({beginning}, timeout=_STARTING_S)
 
         await asyncio.gather(*map(bring_back, list(self._pipelines.values())))
+
+    async def _bring_one_back(self, hosted: HostedPipeline) -> None:
+        async with hosted.changing:
+            try:
+                await hosted.bring_back()
+            except Exception as error:
+                log.error("a pipeline could not be brought back", pipeline=hosted.name, exc_info=error)
+                hosted.supervisor.fail(as_failure(error))
 
     async def _sample(self) -> None:
         while True:

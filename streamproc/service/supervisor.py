@@ -10,7 +10,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 import structlog
 
@@ -42,7 +42,7 @@ class PipelineSupervisor:
         self._observer = JobObserver(self._metrics, JobStatus(name, state="stopped"))
         self._control = JobControl()
         self._run: asyncio.Task[JobResult | None] | None = None
-        self._draining: asyncio.Task[None] | None = None
+        self._stopping: asyncio.Task[None] | None = None
 
     @property
     def status(self) -> JobStatus:
@@ -70,9 +70,9 @@ class PipelineSupervisor:
         restore_from: int | None = None,
         dropped: frozenset[str] = frozenset(),
         on_restored: Callable[[], Awaitable[None]] | None = None,
-        drain: bool = False,
+        then: Literal["stop", "drain"] | None = None,
     ) -> None:
-        """Start a run; there must be none. `drain`: one that drains as soon as it reads."""
+        """Start a run; there must be none. `then`: what it does as soon as it reads."""
         assert self._run is None, "a run is ended before the next begins"
         self.status.state, self.status.message = "starting", ""
         self._control = JobControl()
@@ -86,8 +86,9 @@ class PipelineSupervisor:
         run = self._supervised(graph, options, self._observer)
         self._run = asyncio.create_task(run, name=f"pipeline {self.name}")
         self._run.add_done_callback(self._ended)
-        if drain:
-            self._draining = asyncio.create_task(self._drain_once_running(self._run), name=f"drain {self.name}")
+        if then is not None:
+            stopping = self._stop_once_running(self._run, drain=then == "drain")
+            self._stopping = asyncio.create_task(stopping, name=f"{then} {self.name}")
 
     async def under_way(self, timeout_s: float) -> None:
         """Until the run is no longer starting, at most so long."""
@@ -113,8 +114,8 @@ class PipelineSupervisor:
         run = self._run
         if run is None:
             return
-        if self._draining is not None:
-            self._draining.cancel()
+        if self._stopping is not None:
+            self._stopping.cancel()
         self._control.stop()
         await asyncio.wait({run}, timeout=LAST_CHECKPOINT_S)
         if not run.done():
@@ -136,10 +137,10 @@ class PipelineSupervisor:
         if not self.running and self.status.state == "failed":
             self.status.state = "stopped"
 
-    async def _drain_once_running(self, run: asyncio.Task[JobResult | None]) -> None:
+    async def _stop_once_running(self, run: asyncio.Task[JobResult | None], *, drain: bool) -> None:
         while not run.done() and self.status.state != "running":
             await asyncio.wait({run}, timeout=_WAITING_GRAIN_S)
-        self._control.stop(drain=True)
+        self._control.stop(drain=drain)
 
     def _leave_behind(self, run: asyncio.Task[JobResult | None]) -> None:
         """What it still writes goes to an observer nobody looks at; its claim is fenced by the next attempt's."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
@@ -118,6 +119,29 @@ async def test_draining_closes_every_window_and_what_comes_later_counts_from_the
         await run.until(lambda: len(results(file)) == 3)
         assert run.status.late_records == 0
     assert results(file) == [("00", "a", 1), ("10", "b", 2), ("20", "a", 5)]
+
+
+@pytest.mark.parametrize("asked", ["stop", "savepoint"])
+async def test_a_checkpoint_in_the_midst_of_draining_knows_that_event_time_has_ended(file: Path, asked: str) -> None:
+    write(file, ("a", 1, 1))
+    async with running(file) as run:
+        await run.until(lambda: run.status.records_in == 1)
+        await run.checkpoints()
+        run.control.stop(drain=True)
+        while run.status.state != "stopping":  # noqa: ASYNC110  the very next step of the loop counts
+            await asyncio.sleep(0)
+        if asked == "stop":
+            run.control.stop()
+            assert (await run.result()).status == "drained"
+            restore_from = None
+        else:
+            restore_from = await run.control.savepoint()
+            await run.crash()
+    write(file, ("a", 5, 2), ("a", 0, 30))
+    async with running(file, restore_from=restore_from) as run:
+        await run.until(lambda: len(results(file)) == 2)
+        assert run.status.late_records == 0
+    assert results(file) == [("00", "a", 1), ("00", "a", 5)]
 
 
 async def test_state_that_does_not_fit_is_lost_only_where_that_was_allowed(file: Path) -> None:

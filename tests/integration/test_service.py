@@ -16,6 +16,7 @@ from streamproc.observability.redaction import Redaction
 from streamproc.service import hosted, supervisor
 from streamproc.service.api import Conflict, DropsState, FaultyPipeline, PlanOutdated, ServiceFault, UnknownPipeline
 from streamproc.service.config import ServiceConfig
+from streamproc.service.plan import StorageMoved
 from streamproc.service.registry import DirectoryInUse
 from streamproc.service.service import PipelineService
 from tests.eventually import eventually
@@ -88,7 +89,8 @@ sinks:
 
 @asynccontextmanager
 async def serving(folder: Path, **said: Any) -> AsyncIterator[PipelineService]:
-    config = ServiceConfig(directory=folder / "service", checkpoints=f"file:{folder}/checkpoints", **said)
+    said.setdefault("checkpoints", f"file:{folder}/checkpoints")
+    config = ServiceConfig(directory=folder / "service", **said)
     service = PipelineService(config, MetricRegistry(), Redaction())
     await service.open()
     try:
@@ -358,6 +360,25 @@ async def test_deleting_forgets_all_but_the_checkpoints(tmp_path: Path) -> None:
     await service.put("shop", shop.yaml())
     await eventually(shop.everything_once)
     await service.close()
+
+
+async def test_checkpoints_stay_where_they_are_when_the_service_is_told_another_place(tmp_path: Path) -> None:
+    shop, later = Shop(tmp_path), Shop(tmp_path, "later")
+    async with serving(tmp_path) as service:
+        shop.write()
+        await service.put("shop", shop.yaml())
+        await eventually(shop.everything_once)
+    async with serving(tmp_path, checkpoints=f"file:{tmp_path}/elsewhere") as service:
+        shop.write()
+        later.write()
+        await service.put("later", later.yaml())
+        await eventually(lambda: shop.everything_once() and later.everything_once())
+        assert (await service.plan("shop", shop.yaml())).action == "nothing"
+        moved = shop.yaml().replace(b"every: 200ms", f"every: 200ms, storage: 'file:{tmp_path}/third'".encode())
+        with pytest.raises(StorageMoved):
+            await service.plan("shop", moved)
+    assert not (tmp_path / "elsewhere/shop").exists()
+    assert list((tmp_path / "elsewhere/later").glob("chk-*/manifest.json"))
 
 
 async def test_a_damaged_record_costs_one_pipeline_until_it_is_put_again(tmp_path: Path) -> None:

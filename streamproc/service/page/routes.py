@@ -259,10 +259,8 @@ def _pipeline_values(
     detail: PipelineDetail, graph: GraphView, checkpoints: tuple[CheckpointView, ...]
 ) -> dict[str, Any]:
     now = _now()
-    order = {node.name: at for at, node in enumerate(graph.nodes)}
-    ledger = tuple(sorted(detail.ledger, key=lambda entry: order.get(entry.node, len(order))))
     return {
-        "pipeline": detail.model_copy(update={"ledger": ledger}),
+        "pipeline": detail,
         "ended": detail.state in ("failed", "stopped", "drained", "finished"),
         "graph": graph,
         "drawing": draw(graph),

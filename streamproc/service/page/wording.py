@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final, Literal
 
+from streamproc.diagnosis.phrases import span
 from streamproc.service.views import PipelineSummary, State
 
 Tone = Literal["good", "attention", "bad", "quiet"]
@@ -92,19 +93,7 @@ def duration(seconds: float | None) -> str:
     """`340 ms`, `3.2 s`, `4 min 10 s`, `3 h 20 min`, `2 d 4 h`."""
     if seconds is None:
         return NONE
-    if seconds < 0:
-        return f"−{duration(-seconds)}"
-    if seconds < 1:
-        return f"{seconds * 1000:.0f} ms"
-    if seconds < 60:
-        return f"{seconds:.1f}".removesuffix(".0") + " s" if seconds < 10 else f"{seconds:.0f} s"
-    whole = round(seconds)
-    for large, small, units in ((86400, 3600, "d h"), (3600, 60, "h min"), (60, 1, "min s")):
-        if whole >= large:
-            first, second = units.split()
-            rest = whole % large // small
-            return f"{whole // large} {first} {rest} {second}" if rest else f"{whole // large} {first}"
-    raise AssertionError("a minute at least")
+    return f"−{span(-seconds)}" if seconds < 0 else span(seconds)
 
 
 def age(at: datetime | None, now: datetime) -> str:

@@ -11,7 +11,15 @@ from operators.element import CheckpointId
 from state.failure import CorruptCheckpoint
 from state.store import CheckpointStore
 from streamproc.checkpoint.driver import tidy
-from streamproc.checkpoint.manifest import Manifest, assemble, committed_name, manifest_name, restored_name
+from streamproc.checkpoint.manifest import (
+    VERSION,
+    Manifest,
+    NewerRelease,
+    assemble,
+    committed_name,
+    manifest_name,
+    restored_name,
+)
 from streamproc.checkpoint.recovery import (
     Attempt,
     Superseded,
@@ -56,6 +64,20 @@ def test_a_manifest_reads_back_equal_and_a_flipped_bit_is_found() -> None:
         Manifest.from_bytes(content.replace(b'"offset": 3', b'"offset": 4'), "m")
     with pytest.raises(CorruptCheckpoint, match="not a readable manifest"):
         Manifest.from_bytes(content[:-20], "m")
+
+
+def test_what_a_newer_release_has_written_is_not_passed_over(
+    store: CheckpointStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(store, 1, 1)
+    monkeypatch.setattr("streamproc.checkpoint.manifest.VERSION", VERSION + 1)
+    write(store, 2, 1)
+    monkeypatch.undo()
+    with pytest.raises(NewerRelease, match="written by a newer release"):
+        claim(store)
+    restored = claim(store, CheckpointId(1)).restored
+    assert restored is not None
+    assert restored.checkpoint == 1
 
 
 def test_the_newest_checkpoint_of_the_newest_attempt_comes_first() -> None:

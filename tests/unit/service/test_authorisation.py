@@ -221,7 +221,7 @@ async def test_every_answer_carries_the_security_headers() -> None:
                 assert response.headers["content-security-policy"] == CSP
                 assert "frame-ancestors 'none'" in CSP
                 assert response.headers["x-content-type-options"] == "nosniff"
-                assert response.headers["referrer-policy"] == "no-referrer"
+                assert response.headers["referrer-policy"] == "same-origin"
                 assert response.headers["cache-control"]
                 assert "server" not in response.headers
 
