@@ -55,11 +55,19 @@ class ProjectSpec:
 
     def create(self, context: OperatorContext) -> Stateless:
         exprs = [scalar.expr.alias(name) for name, scalar in self.columns.items()]
+        bare = {name: scalar.expr.meta.undo_aliases() for name, scalar in self.columns.items()}
+        taken = {name: expr.meta.output_name() for name, expr in bare.items() if expr.meta.is_column()}
 
         def project(frame: pl.DataFrame) -> pl.DataFrame:
-            return frame.select(*exprs, *(name for name in HIDDEN if name in frame.columns))
+            return frame.select(*exprs, *_hidden(frame))
 
-        return Stateless(context, project, RowErrors(context, self.errors, self._failing_on), filters=False)
+        def take(frame: pl.DataFrame) -> pl.DataFrame:
+            """The same where nothing is computed: an expression costs more than a small batch."""
+            columns = [frame.get_column(column).alias(name) for name, column in taken.items()]
+            return pl.DataFrame([*columns, *map(frame.get_column, _hidden(frame))])
+
+        transform = take if len(taken) == len(self.columns) else project
+        return Stateless(context, transform, RowErrors(context, self.errors, self._failing_on), filters=False)
 
     def describe(self) -> str:
         columns = (name if scalar.text == name else f"{scalar.text} as {name}" for name, scalar in self.columns.items())
@@ -130,3 +138,7 @@ class Stateless:
 
     def restore(self, snapshots: list[Mapping[str, Any]]) -> None:
         """There is no state."""
+
+
+def _hidden(frame: pl.DataFrame) -> list[str]:
+    return [name for name in HIDDEN if name in frame.columns]

@@ -190,6 +190,11 @@ def _local_path(url: str) -> Path | None:
     raise StoreRefused(f"checkpoint store {url!r}: write file:relative/path, file:///absolute/path or scheme://…")
 
 
+def shown_url(url: str) -> str:
+    """The URL without what must not be printed, or kept. Raises StoreRefused for one that cannot be used."""
+    return url if _local_path(url) is not None else _without_secrets(url)[0]
+
+
 def _without_secrets(url: str) -> tuple[str, tuple[str, ...]]:
     """The URL as it may be printed, and the texts that may not."""
     parts = urlsplit(url)

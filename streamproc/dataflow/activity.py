@@ -2,6 +2,9 @@
 
 The time that is still going on counts too: a subtask that has been waiting for room for five minutes has been
 backpressured for five minutes, although nothing has happened since.
+
+Busy is the time in which a call of the subtask's runs. Waiting until a thread, or the event loop, is free for it is no
+work of its own, and counts as idle: a process with too much to do would otherwise show every subtask as the slow one.
 """
 
 from __future__ import annotations
@@ -9,12 +12,14 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
 
 from streamproc.observability.facts import Doing
 
 WINDOW_S: Final = 10.0  # over which shares are taken
 _SAMPLES: Final = 16
+
+T = TypeVar("T")
 
 _COMPUTING: Final[Doing] = "computing"
 _BACKPRESSURED: Final[frozenset[Doing]] = frozenset({"waiting for room", "writing"})
@@ -31,12 +36,25 @@ class TimeSpent(NamedTuple):
 class Activity:
     """Of one subtask; on its event loop. `clock`: seconds that only grow."""
 
-    __slots__ = ("_backpressured", "_busy", "_clock", "_idle", "_samples", "doing", "since_s", "toward")
+    __slots__ = (
+        "_backpressured",
+        "_began_s",
+        "_busy",
+        "_clock",
+        "_ended_s",
+        "_idle",
+        "_samples",
+        "doing",
+        "since_s",
+        "toward",
+    )
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._busy = self._backpressured = self._idle = 0.0
         self._samples: deque[tuple[float, TimeSpent]] = deque(maxlen=_SAMPLES)
+        self._began_s: float | None = None  # the call of "computing": not yet
+        self._ended_s: float | None = None
         self.doing: Doing = "starting"
         self.toward: str | None = None
         self.since_s = clock()
@@ -44,8 +62,17 @@ class Activity:
     def now(self, doing: Doing, toward: str | None = None) -> None:
         """From here on the subtask does this; `toward`: the vertex or sink it does it for."""
         now_s = self._clock()
-        self._charge(now_s - self.since_s)
+        self._busy, self._backpressured, self._idle = self._spent(now_s)
+        self._began_s = self._ended_s = None
         self.doing, self.toward, self.since_s = doing, toward, now_s
+
+    def timed(self, call: Callable[[], T]) -> T:
+        """Run what `now("computing")` spoke of; on whatever thread."""
+        self._began_s = self._clock()
+        try:
+            return call()
+        finally:
+            self._ended_s = self._clock()
 
     @property
     def for_s(self) -> float:
@@ -53,16 +80,8 @@ class Activity:
         return self._clock() - self.since_s
 
     def spent(self) -> TimeSpent:
-        """Up to this moment; none of the three ever shrinks."""
-        now_s = self._clock()
-        running = now_s - self.since_s
-        if self.doing == "starting":
-            return TimeSpent(self._busy, self._backpressured, self._idle)
-        if self.doing == _COMPUTING:
-            return TimeSpent(self._busy + running, self._backpressured, self._idle)
-        if self.doing in _BACKPRESSURED:
-            return TimeSpent(self._busy, self._backpressured + running, self._idle)
-        return TimeSpent(self._busy, self._backpressured, self._idle + running)
+        """Up to this moment."""
+        return self._spent(self._clock())
 
     def sample(self) -> None:
         """Remember this moment for `shares`; about once a second."""
@@ -79,10 +98,13 @@ class Activity:
         whole = sum(parts)
         return TimeSpent(*(part / whole for part in parts)) if whole > 0 else TimeSpent()
 
-    def _charge(self, seconds: float) -> None:
+    def _spent(self, now_s: float) -> TimeSpent:
+        busy, backpressured, idle = self._busy, self._backpressured, self._idle
+        running = now_s - self.since_s
         if self.doing == _COMPUTING:
-            self._busy += seconds
-        elif self.doing in _BACKPRESSURED:
-            self._backpressured += seconds
-        elif self.doing != "starting":
-            self._idle += seconds
+            began_s, ended_s = self._began_s, self._ended_s
+            computed = 0.0 if began_s is None else max(0.0, (now_s if ended_s is None else ended_s) - began_s)
+            return TimeSpent(busy + computed, backpressured, idle + running - computed)
+        if self.doing in _BACKPRESSURED:
+            return TimeSpent(busy, backpressured + running, idle)
+        return TimeSpent(busy, backpressured, idle if self.doing == "starting" else idle + running)

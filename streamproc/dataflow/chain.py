@@ -22,6 +22,7 @@ from operators.operator import (
     TwoInputOperator,
     UsesProcessingTime,
 )
+from operators.stateless import Stateless
 from streamproc.dataflow.partitioner import Partitioner
 from streamproc.observability.ledger import StepLedger
 from streamproc.pipeline.logical import StreamRef
@@ -91,6 +92,8 @@ class Chain:
         holds = [isinstance(op.operator, HoldsWatermark) for op in operators]
         self._unheld = holds.index(True) + 1 if any(holds) else len(self._seen)
         self.uses_processing_time = any(isinstance(op.operator, UsesProcessingTime) for op in operators)
+        # False: `on_watermark` only moves the watermark on.
+        self.time_matters = not all(isinstance(op.operator, Stateless) for op in operators)
         self._closing = [(op.step, op.operator) for op in operators if isinstance(op.operator, ClosesWindows)]
         self.all_operators = [*operators, *(op for route in routes for op in route.before)]
         self.flows: Mapping[str, StepFlow] = {op.step: StepFlow() for op in self.all_operators}

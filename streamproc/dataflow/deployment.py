@@ -29,17 +29,13 @@ from streamproc.dataflow.chain import Chain, ChainedOperator, Route
 from streamproc.dataflow.channel import Channel
 from streamproc.dataflow.compute import CallStuck, Compute
 from streamproc.dataflow.gate import InputGate
+from streamproc.dataflow.gate_subtask import GateSubtask
+from streamproc.dataflow.keyed_state import KeyedState
 from streamproc.dataflow.partitioner import Forward, HashByKey, Partitioner, Rebalance
 from streamproc.dataflow.reachability import Reachability
 from streamproc.dataflow.source_alignment import SourceAlignment, SourceProgress
 from streamproc.dataflow.source_subtask import RestoredSplit, SourceSubtask
-from streamproc.dataflow.subtask import (
-    CheckpointReporter,
-    GateSubtask,
-    KeyedState,
-    Subtask,
-    SubtaskParts,
-)
+from streamproc.dataflow.subtask import CheckpointReporter, Subtask, SubtaskParts
 from streamproc.functions.loading import UserCode
 from streamproc.observability.facts import JobFacts, PendingCheckpoint
 from streamproc.observability.status import JobObserver

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
 import polars as pl
 
 from operators.connector import SplitId
@@ -115,23 +116,20 @@ class SourceClock:
         clock = self._splits[split]
         clock.last_active_s = now_s
         times = frame.get_column(self._event_time.column).dt.epoch("ms").alias(TIME)
-        before = pl.select(
-            pl.max_horizontal(
-                pl.lit(times).cum_max().shift(1, fill_value=WATERMARK_MIN),
-                pl.lit(WATERMARK_MIN if clock.max_time is None else clock.max_time),
-            )
-        ).to_series()
+        of_rows = times.to_numpy()
+        before = np.empty_like(of_rows)  # the highest time before each row
+        before[0] = WATERMARK_MIN if clock.max_time is None else clock.max_time
+        before[1:] = of_rows[:-1]
+        np.maximum.accumulate(before, out=before)
         out_of_order = self._event_time.out_of_order_ms
-        behind = before - times
-        furthest = behind.max()
-        assert isinstance(furthest, int)
-        self._lateness.add(behind.to_numpy(), furthest)
+        behind = before - of_rows
+        furthest = int(behind.max())
+        self._lateness.add(behind, furthest)
         frame = frame.with_columns(times)
         if furthest + 1 >= out_of_order:
             others = self._slowest(now_s, leaving_out=split)
-            frame = frame.with_columns((before - out_of_order).clip(upper_bound=others).alias(ROW_WATERMARK))
-        latest = times.max()
-        assert isinstance(latest, int)
+            frame = frame.with_columns(pl.Series(ROW_WATERMARK, np.minimum(before - out_of_order, others)))
+        latest = int(of_rows.max())
         clock.max_time = EventTimeMs(latest if clock.max_time is None else max(latest, clock.max_time))
         return frame
 

@@ -88,7 +88,7 @@ class InputGate:
         """The next event; None when nothing has come for `timeout_s`."""
         while True:
             self._arrival.clear()
-            event = self._poll()
+            event = self.event_at_hand()
             if event is not None:
                 return event
             try:
@@ -97,7 +97,8 @@ class InputGate:
             except TimeoutError:
                 return None
 
-    def _poll(self) -> GateEvent | None:
+    def event_at_hand(self) -> GateEvent | None:
+        """The next event, if there is one now."""
         count = len(self._channels)
         empty = 0
         while empty < count:

@@ -20,7 +20,7 @@ from streamproc.dataflow.chain import Routed
 from streamproc.dataflow.event_time import SourceClock
 from streamproc.dataflow.reachability import Outside
 from streamproc.dataflow.source_alignment import SourceAlignment
-from streamproc.dataflow.subtask import Subtask, SubtaskParts
+from streamproc.dataflow.subtask import FEW_ROWS, Subtask, SubtaskParts
 from streamproc.observability.facts import Doing, SourceFacts, SplitFacts, StepFacts
 from streamproc.observability.ledger import StepLedger
 from streamproc.pipeline.logical import LogicalSource, StreamRef
@@ -177,42 +177,48 @@ class SourceSubtask(Subtask):
                 self._learn_splits()
                 self._clock.heard(piece.split, self._looked_s)
         began_s = time.monotonic()
-        for piece in pieces:
-            await self._emit(piece)
+        for together in _few_rows_together(pieces):
+            await self._emit(together)
         self._looked_s += min(time.monotonic() - began_s, _BUSY_S_MAX)
 
-    async def _emit(self, piece: Fetched) -> None:
-        if piece.rows:
+    async def _emit(self, pieces: Sequence[Fetched]) -> None:
+        """Send pieces in one call, then let event time and positions move. That the watermark stands still between
+        them makes no difference to their rows: how late each comes is said in its batch."""
+        if any(piece.rows for piece in pieces):
             self.last_rows_s = time.monotonic()
             try:
-                await self._send(self._decode_and_process(piece))
+                await self._send(self._decode_and_process(pieces))
             except PoisonRecord as poison:
-                self._note_error(self._source.name, poison.split, poison.offset, poison.error, poison.count)
+                self._report.error(self._source.name, poison.split, poison.offset, poison.error, poison.count)
                 raise
+        self._learn_splits()
+        for piece in pieces:
             self._rows_read += piece.rows
             self._bytes_read += piece.bytes
             self._parts.observer.status.records_in += piece.rows
-            self._alignment.own.latest = self._clock.latest
-        self._learn_splits()
-        self._positions[piece.split] = piece.position
-        if piece.watermark is not None:
-            self._clock.advance(piece.split, piece.watermark)
-        if piece.finished and piece.split not in self._finished:
-            self._finished.add(piece.split)
-            self._clock.finish(piece.split)
+            self._positions[piece.split] = piece.position
+            if piece.watermark is not None:
+                self._clock.advance(piece.split, piece.watermark)
+            if piece.finished and piece.split not in self._finished:
+                self._finished.add(piece.split)
+                self._clock.finish(piece.split)
+        self._alignment.own.latest = self._clock.latest
         await self._advance_clock()
 
-    def _decode_and_process(self, piece: Fetched) -> Iterator[Routed]:
+    def _decode_and_process(self, pieces: Sequence[Fetched]) -> Iterator[Routed]:
         """On a worker thread."""
-        decoded = piece.decode()
-        if decoded.errors is not None and decoded.errors.height:
-            yield from self._on_errors(decoded)
-        self._silent += decoded.silent
-        self._seconds += decoded.seconds
-        if decoded.frame.height:
-            frame = self._clock.stamp(piece.split, decoded.frame, self._looked_s)
-            self._rows_decoded += frame.height
-            yield from self._chain.process(frame, self._sent.time, WATERMARK_MAX)
+        for piece in pieces:
+            if not piece.rows:
+                continue
+            decoded = piece.decode()
+            if decoded.errors is not None and decoded.errors.height:
+                yield from self._on_errors(decoded)
+            self._silent += decoded.silent
+            self._seconds += decoded.seconds
+            if decoded.frame.height:
+                frame = self._clock.stamp(piece.split, decoded.frame, self._looked_s)
+                self._rows_decoded += frame.height
+                yield from self._chain.process(frame, self._sent.time, WATERMARK_MAX)
 
     def _on_errors(self, decoded: Decoded) -> Iterator[Routed]:
         errors = decoded.errors
@@ -279,7 +285,7 @@ class SourceSubtask(Subtask):
         super()._report_flows()
         bad, self._bad = self._bad, []
         for split, offset, error, records in bad:
-            self._note_error(self._source.name, split, offset, error, records)
+            self._report.error(self._source.name, split, offset, error, records)
         now = [self._rows_read, self._bytes_read, self._rows_decoded, self._silent, self._rows_bad]
         seen = self._reported_reading
         if now == seen:
@@ -341,6 +347,24 @@ class SourceSubtask(Subtask):
             }
             for split, position in self._positions.items()
         }
+
+
+def _few_rows_together(pieces: Sequence[Fetched]) -> Iterator[list[Fetched]]:
+    """In order; as long as they are few rows, for a call on another thread costs more than a small batch does. What a
+    piece says beyond its rows (its split is at its end, event time has come so far) holds for those after it."""
+    together: list[Fetched] = []
+    rows = 0
+    for piece in pieces:
+        if together and rows + piece.rows > FEW_ROWS:
+            yield together
+            together, rows = [], 0
+        together.append(piece)
+        rows += piece.rows
+        if piece.finished or piece.watermark is not None:
+            yield together
+            together, rows = [], 0
+    if together:
+        yield together
 
 
 async def _cancelled(task: asyncio.Task[Sequence[Fetched]]) -> None:

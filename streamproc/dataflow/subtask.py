@@ -7,36 +7,32 @@ next event is looked at, so barriers and watermarks keep their place in the stre
 from __future__ import annotations
 
 import asyncio
-import shutil
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import polars as pl
 
 from operators.connector import KnowsOutside, SinkWriter
-from operators.element import TIME, WATERMARK_MIN, Barrier, CheckpointId, EventTimeMs, RecordBatch, Watermark
+from operators.element import TIME, Barrier, CheckpointId, EventTimeMs, RecordBatch, Watermark
 from operators.row_errors import RecordFailed
-from state.backend import LocalSnapshot, StateBackend
 from state.failure import StoreRefused
-from state.key_group import KeyGroupRange
-from state.snapshot import StoredFile
 from streamproc.checkpoint.coordinator import SubtaskId
-from streamproc.checkpoint.manifest import file_entry
-from streamproc.dataflow.activity import Activity, TimeSpent
+from streamproc.dataflow.activity import Activity
 from streamproc.dataflow.chain import SINK, Chain, Routed
 from streamproc.dataflow.channel import Channel
 from streamproc.dataflow.compute import Compute
-from streamproc.dataflow.gate import BarrierEvent, BatchEvent, InputGate
+from streamproc.dataflow.flow_report import FlowReport
+from streamproc.dataflow.keyed_state import Cut, KeyedState, SnapshotUploader
 from streamproc.dataflow.reachability import Outside
 from streamproc.observability.facts import Doing, InputFacts, SourceFacts, StepFacts, SubtaskFacts
 from streamproc.observability.ledger import StepLedger
-from streamproc.observability.metrics import SubtaskMetrics
-from streamproc.observability.status import JobObserver, RecordError
+from streamproc.observability.status import JobObserver
 
-_CLOCK_S = 0.1  # how often operators that use processing time are told it
+CLOCK_S = 0.1  # how often operators that use processing time are told it
+FEW_ROWS = 1024  # batches of fewer rows than this together go through the chain in one call
 _PIECE_ROWS = 131_072  # rows a chain may produce before they are sent on: bounds what a closing window holds in memory
 
 
@@ -48,28 +44,6 @@ class CheckpointReporter(Protocol):
 
     def decline(self, checkpoint: CheckpointId, reason: str, *, refused: bool) -> None:
         """The part could not be written. The job goes on, unless the store `refused` it for good."""
-
-
-class SnapshotUploader(Protocol):
-    """Makes a local cut of a state backend durable (blocking: called on a worker thread)."""
-
-    def upload(
-        self, snapshot: LocalSnapshot, known: Mapping[str, StoredFile], checkpoint: CheckpointId
-    ) -> dict[str, StoredFile]:
-        """Upload what `known` does not have; where each file is now."""
-
-
-@dataclass(slots=True)
-class KeyedState:
-    """The state backend of one stateful step in this subtask, and what of it is already stored."""
-
-    step: str
-    describe: str
-    backend: StateBackend
-    directory: Path
-    groups: KeyGroupRange
-    stored: dict[str, StoredFile] = field(default_factory=dict)  # of the last completed checkpoint
-    uploaded: dict[CheckpointId, dict[str, StoredFile]] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -105,19 +79,13 @@ class Subtask:
         self._uploads: set[asyncio.Task[None]] = set()
         metrics = parts.observer.metrics
         self._own = metrics.subtask(parts.nodes[0], parts.id[1])
-        self._flow_metrics: dict[str, SubtaskMetrics] = {
-            step: metrics.subtask(step, parts.id[1]) for step in self._chain.flows
-        }
-        self._reported: dict[str, list[int]] = {step: [0, 0, 0, 0, 0] for step in self._chain.flows}
         self._sink_metrics = metrics.subtask(parts.sink, parts.id[1]) if parts.sink else None
+        self._report = FlowReport(parts.observer, parts.chain, parts.id[1], parts.nodes, parts.sink)
         self.activity = Activity()
         self._edge_rows = [0] * len(parts.outputs)
         self._sink_rows = self._sink_handed = 0  # written; handed to the writer
         self._closes: Mapping[str, EventTimeMs] = {}  # by step, as last known
         self._state_bytes: int | None = None  # as last known
-        self._node_metrics = [metrics.subtask(node, parts.id[1]) for node in parts.nodes]
-        self._reported_spent = TimeSpent()
-        self._reported_sink = 0, 0
         self._closed = False
         self.uncommitted = 0  # what the last checkpoint prepared, until it is committed
 
@@ -152,11 +120,8 @@ class Subtask:
 
     async def on_complete(self, checkpoint: CheckpointId) -> None:
         """The checkpoint is complete: commit, and build the next increment on it."""
-        state = self._parts.state
-        if state is not None and checkpoint in state.uploaded:
-            state.stored = state.uploaded.pop(checkpoint)
-            for older in [c for c in state.uploaded if c < checkpoint]:
-                del state.uploaded[older]
+        if self._parts.state is not None:
+            self._parts.state.completed(checkpoint)
         if self._parts.writer is not None:
             await self._parts.writer.commit(checkpoint)
             self.uncommitted = 0
@@ -227,9 +192,9 @@ class Subtask:
         while not done:
             self.activity.now("computing")
             try:
-                piece, done = await self._compute(lambda: _take(results, _PIECE_ROWS))
+                piece, done = await self._compute(lambda: self.activity.timed(lambda: _take(results, _PIECE_ROWS)))
             except RecordFailed as failed:
-                self._note_error(failed.step, None, None, failed.error, 1)
+                self._report.error(failed.step, None, None, failed.error, 1)
                 raise
             for routed in piece:
                 if routed.route == SINK:
@@ -262,15 +227,23 @@ class Subtask:
 
     async def _advance(self, watermark: Watermark) -> None:
         """Let operators see the watermark, then receivers."""
-        await self._send(self._chain.on_watermark(watermark.time))
-        watermark = Watermark(self._chain.watermark, watermark.idle)
+        results = self._chain.on_watermark(watermark.time)
+        if self._chain.time_matters:
+            await self._send(results)
+        else:
+            deque(results, maxlen=0)  # there are none, and no need for another thread
+        self._broadcast(watermark)
+
+    def _broadcast(self, watermark: Watermark) -> None:
+        """To receivers, as far as operators allow."""
+        allowed = Watermark(self._chain.watermark, watermark.idle)
         for channel in self._channels:
-            channel.put_nowait(watermark)
+            channel.put_nowait(allowed)
 
     async def _tell_clock(self) -> None:
         """Let operators that use processing time see it, now and then."""
         if self._chain.uses_processing_time and time.monotonic() >= self._clock_due_s:
-            self._clock_due_s = time.monotonic() + _CLOCK_S
+            self._clock_due_s = time.monotonic() + CLOCK_S
             await self._send(self._chain.on_processing_time(self._parts.now_ms()))
 
     # -- reporting
@@ -283,21 +256,10 @@ class Subtask:
     def report(self) -> None:
         """Bring the metrics up to this moment: when somebody looks at them, and at the end."""
         self._report_flows()
-        spent = self.activity.spent()
-        seconds = [now - then for now, then in zip(spent, self._reported_spent, strict=True)]
-        self._reported_spent = spent
-        watermark = self.watermark
-        for metrics in self._node_metrics:
-            metrics.spent(*seconds)
-            if watermark > WATERMARK_MIN or metrics.has_watermark:
-                metrics.set_watermark(watermark)
-        if self._sink_metrics is not None:
-            handed, taken = self._reported_sink
-            self._reported_sink = self._sink_handed, self._sink_rows
-            self._sink_metrics.records_in.inc(self._sink_handed - handed)
-            self._sink_metrics.records_out.inc(self._sink_rows - taken)
+        self._report.time(self.activity.spent(), self.watermark)
+        self._report.sink(self._sink_handed, self._sink_rows)
         if (state := self._parts.state) is not None and (size := self._size_of(state)) is not None:
-            self._flow_metrics[state.step].state_bytes.set(size)
+            self._report.state(state.step, size)
 
     @property
     def watermark(self) -> EventTimeMs:
@@ -315,9 +277,6 @@ class Subtask:
             self._state_bytes = state.backend.size_bytes()
         return self._state_bytes
 
-    def _note_error(self, node: str, split: str | None, offset: int | None, error: str, records: int) -> None:
-        self._parts.observer.status.errors.append(RecordError(time.time(), node, split, offset, error, records))
-
     def outsides(self) -> Iterator[Outside]:
         """What it talks to that may not answer."""
         writer = self._parts.writer
@@ -326,28 +285,8 @@ class Subtask:
             yield Outside("sink", self._parts.sink, trouble, self._sink_metrics.sink_reachable)
 
     def _report_flows(self) -> None:
-        """Move the chain's counts into the metrics."""
-        status = self._parts.observer.status
-        for step, flow in self._chain.flows.items():
-            late = sum(op.counters.late for op in self._chain.all_operators if op.step == step)
-            errors = sum(op.counters.errors for op in self._chain.all_operators if op.step == step)
-            filtered = sum(op.counters.filtered for op in self._chain.all_operators if op.step == step)
-            now = [flow.rows_in, flow.rows_out, late, errors, filtered]
-            seen = self._reported[step]
-            if now == seen:
-                continue
-            metrics = self._flow_metrics[step]
-            metrics.records_in.inc(flow.rows_in - seen[0])
-            metrics.records_out.inc(flow.rows_out - seen[1])
-            metrics.late_records.inc(late - seen[2])
-            metrics.error_records.inc(errors - seen[3])
-            metrics.filtered_records.inc(filtered - seen[4])
-            status.late_records += late - seen[2]
-            status.error_records += errors - seen[3]
-            if errors > seen[3]:
-                text = next(op.counters.last_error for op in self._chain.all_operators if op.step == step)
-                self._note_error(step, None, None, text, errors - seen[3])
-            self._reported[step] = now
+        """Move counts into the metrics and the status."""
+        self._report.flows()
 
     # -- checkpoints
 
@@ -366,98 +305,32 @@ class Subtask:
         part["alignment_s"] = alignment_s
         part["ledger"] = {node: account.as_json() for node, account in self._accounts().items()}
         state = self._parts.state
-        snapshot: LocalSnapshot | None = None
-        cut = state.directory / f"cut-{checkpoint}" if state else None
-        operators: Mapping[str, Any] | None = None
-        if state is not None and cut is not None:
+        cut: Cut | None = None
+        if state is not None:
+            of_step = [chained.operator for chained in self._chain.operators if chained.step == state.step]
             self.activity.now("computing")
-            operators, snapshot = await self._compute(lambda: self._cut(state, cut))
+            cut = await self._compute(lambda: self.activity.timed(lambda: state.cut(checkpoint, of_step)))
             self._size_of(state)
         if self._parts.writer is not None and self._parts.sink is not None:
             self.activity.now("writing", self._parts.sink)
             prepared = list(await self._parts.writer.prepare(checkpoint))
             self.uncommitted = len(prepared)
             part["sinks"] = {self._parts.sink: prepared}
-        upload = asyncio.create_task(self._finish_checkpoint(checkpoint, part, operators, snapshot))
+        upload = asyncio.create_task(self._finish_checkpoint(checkpoint, part, cut))
         self._uploads.add(upload)
         upload.add_done_callback(self._uploads.discard)
 
-    def _cut(self, state: KeyedState, cut: Path) -> tuple[Mapping[str, Any], LocalSnapshot]:
-        small: Mapping[str, Any] = {}
-        for chained in self._chain.operators:
-            if chained.step == state.step:
-                small = {**small, **chained.operator.prepare_snapshot()}
-        return small, state.backend.snapshot(cut)
-
-    async def _finish_checkpoint(
-        self,
-        checkpoint: CheckpointId,
-        part: dict[str, Any],
-        operators: Mapping[str, Any] | None,
-        snapshot: LocalSnapshot | None,
-    ) -> None:
+    async def _finish_checkpoint(self, checkpoint: CheckpointId, part: dict[str, Any], cut: Cut | None) -> None:
         state = self._parts.state
         try:
-            if state is not None and snapshot is not None:
-                files = await asyncio.to_thread(self._upload, state, snapshot, checkpoint)
-                state.uploaded[checkpoint] = files
-                part["steps"] = {
-                    state.step: {
-                        "describe": state.describe,
-                        "groups": [state.groups.first, state.groups.last],
-                        "operator": operators,
-                        "files": {name: file_entry(file) for name, file in files.items()},
-                    }
-                }
+            if state is not None and cut is not None:
+                files = await asyncio.to_thread(state.upload, cut, checkpoint, self._parts.uploader)
+                part["steps"] = {state.step: state.acknowledged(checkpoint, cut, files)}
         except Exception as error:
             refused = isinstance(error, StoreRefused)
             self._parts.reporter.decline(checkpoint, f"{self.id[0]}[{self.id[1]}]: {error}", refused=refused)
             return
         self._parts.reporter.acknowledge(self.id, checkpoint, part)
-
-    def _upload(self, state: KeyedState, snapshot: LocalSnapshot, checkpoint: CheckpointId) -> dict[str, StoredFile]:
-        try:
-            return self._parts.uploader.upload(snapshot, state.stored, checkpoint)
-        finally:
-            shutil.rmtree(snapshot.directory, ignore_errors=True)
-
-
-class GateSubtask(Subtask):
-    """A subtask that reads other subtasks."""
-
-    def __init__(self, parts: SubtaskParts, gate: InputGate, senders: Sequence[SubtaskId]) -> None:
-        """`senders`: whose the channels of the gate are."""
-        super().__init__(parts)
-        self._gate = gate
-        self._senders = senders
-
-    async def run(self) -> None:
-        """Until cancelled."""
-        while True:
-            self.activity.now("waiting for input")
-            event = await self._gate.next_event(_CLOCK_S if self._chain.uses_processing_time else None)
-            await self._tell_clock()
-            if isinstance(event, BatchEvent):
-                await self._send(self._chain.process(event.frame, event.watermark, event.others, event.port))
-            elif isinstance(event, Watermark):
-                await self._advance(event)
-            elif event is not None:
-                await self._on_barrier(event)
-
-    async def _on_barrier(self, event: BarrierEvent) -> None:
-        await self._checkpoint(event.checkpoint, {}, event.alignment_s)
-
-    def report(self) -> None:
-        super().report()
-        self._own.channel_rows.set(self._gate.rows_waiting())
-
-    def _input_facts(self) -> tuple[InputFacts, ...]:
-        return tuple(
-            InputFacts(
-                sender[0], sender[1], seen.port, seen.watermark.time, seen.watermark.idle, seen.rows, seen.held_back
-            )
-            for sender, seen in zip(self._senders, self._gate.inputs(), strict=True)
-        )
 
 
 def _take(results: Iterator[Routed], rows_max: int) -> tuple[list[Routed], bool]:

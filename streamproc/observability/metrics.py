@@ -105,8 +105,8 @@ METRICS: Final[tuple[Metric, ...]] = (
         "busy_seconds_total",
         "counter",
         SUBTASK,
-        "Time a node's subtask spent processing; nodes of one chain share subtasks. Busy, backpressured and idle "
-        "together are all the time it ran.",
+        "Time a node's subtask spent processing; nodes of one chain share subtasks. Waiting for a free thread is idle. "
+        "Busy, backpressured and idle together are all the time it ran.",
     ),
     Metric(
         "backpressured_seconds_total",
@@ -207,7 +207,7 @@ class MetricRegistry:
         return collector.labels(*labels) if labels else collector
 
     def forget(self, pipeline: str) -> None:
-        """Take every series of the pipeline away: it is no more."""
+        """Take every series of the pipeline away: it is no more. Nothing may be reported of it afterwards."""
         self._pipelines = [each for each in self._pipelines if each.name != pipeline]
         for metric in METRICS:
             if "pipeline" in metric.labels:
@@ -363,10 +363,6 @@ class PipelineMetrics:
         """The job has ended, for good or until it is started again."""
         for subtask in self._subtasks.values():
             subtask.ended()
-
-    def remove(self) -> None:
-        """The pipeline is gone: none of its series is exposed any more. Nothing may be reported afterwards."""
-        self._registry.forget(self.name)
 
     def checkpoints_total(self, result: CheckpointResult) -> Counter:
         """Checkpoints that ended this way."""

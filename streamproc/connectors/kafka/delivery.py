@@ -41,6 +41,7 @@ class Delivery:
         self._sent: dict[asyncio.Future[Any], OutgoingBatch] = {}
         self._sent_bytes = 0
         self._sent_s: dict[asyncio.Future[Any], float] = {}  # when, by the event loop's clock
+        self._acknowledged_s = 0.0  # when something was last
         self._refused_since_s: float | None = None  # not even taken, for want of a broker that knows the topic
         self.acknowledged_at: tuple[int, int] | None = None  # partition and offset of a record that is there
 
@@ -64,15 +65,19 @@ class Delivery:
                 await asyncio.sleep(_RETRY_S)
             except kafka_errors.KafkaError as error:
                 raise self._failure(self._producer.failure() or error, batch) from error
+        future.add_done_callback(self._answered)
         self._sent[future] = batch
         self._sent_s[future] = loop.time()
         self._sent_bytes += batch.size()
 
     def stalled(self) -> bool:
-        """Whether something has waited for the broker for longer than a broker takes."""
+        """Whether something waits, and for longer than a broker takes nothing has been acknowledged. One that takes
+        its time over each of many batches is slow, and there."""
         waiting_s = (sent_s for future, sent_s in self._sent_s.items() if not future.done())
         since_s = next(waiting_s, None) if self._refused_since_s is None else self._refused_since_s
-        return since_s is not None and asyncio.get_running_loop().time() - since_s >= _WAIT_S
+        if since_s is None:
+            return False
+        return asyncio.get_running_loop().time() - max(since_s, self._acknowledged_s) >= _WAIT_S
 
     async def settle(self) -> None:
         """Until every batch is acknowledged."""
@@ -80,6 +85,10 @@ class Delivery:
             await self._wait(asyncio.FIRST_EXCEPTION)
         if (error := self._producer.failure()) is not None:
             raise self._failure(error, None)
+
+    def _answered(self, future: asyncio.Future[Any]) -> None:
+        if not future.cancelled() and future.exception() is None:
+            self._acknowledged_s = asyncio.get_running_loop().time()
 
     async def _wait(self, which: str) -> None:
         done, _ = await asyncio.wait(self._sent, timeout=_WAIT_S, return_when=which)

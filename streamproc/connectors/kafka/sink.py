@@ -9,6 +9,7 @@ subtask has several transactional ids (slots): one that writes, and those that w
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -22,12 +23,20 @@ from streamproc.connectors.kafka.broker_errors import Contact, Unreachable
 from streamproc.connectors.kafka.client import client_options, connect, find_topic, log, missing_topic_text, patiently
 from streamproc.connectors.kafka.delivery import Delivery
 from streamproc.connectors.kafka.encoding import DEFAULT_BATCH_BYTES_MAX, BatchEncoder, ErrorRecordEncoder, RowEncoder
-from streamproc.connectors.kafka.failure import BrokerError, CommitLost, Fenced, TopicMissing, TransactionExpired
+from streamproc.connectors.kafka.failure import (
+    BrokerError,
+    CommitLost,
+    Fenced,
+    KafkaRefused,
+    TopicMissing,
+    TransactionExpired,
+)
 from streamproc.connectors.kafka.transactions import Prepared, TransactionClient, id_prefix, transactional_id
 from streamproc.pipeline.spec import KafkaConnectionSpec, KafkaSinkSpec
 
 SLOTS: Final = 3  # transactional ids of a subtask that are fenced before they were ever used
 _CONCURRENT_REQUESTS: Final = 16
+_LOOK_S: Final = 10.0  # how often a writer asks whether brokers are there, also while it has nothing to write
 _TOPIC_GONE_POLLS: Final = 5  # absent each time, a topic counts as deleted
 _TOPIC_GONE_POLL_S: Final = 1.0
 
@@ -124,6 +133,7 @@ class _TopicWriter:
         self._client: Client | None = None
         self._encoder: BatchEncoder | None = None
         self._partitions: Sequence[int] = ()
+        self._looking: asyncio.Task[None] | None = None
 
     @property
     def client(self) -> Client:
@@ -143,9 +153,20 @@ class _TopicWriter:
         self._encoder = await asyncio.to_thread(
             self._sink.encoder, int(setting or DEFAULT_BATCH_BYTES_MAX), self._subtask
         )
+        self._looking = asyncio.create_task(self._look())
+
+    async def _look(self) -> None:
+        """Notice brokers that are gone before there is something to write to them."""
+        with contextlib.suppress(KafkaRefused):  # whoever writes will be told
+            while True:
+                await asyncio.sleep(_LOOK_S)
+                await patiently(lambda: self.client.describe_topic(self._topic), client=self.client, why=self._why)
 
     async def close(self) -> None:
         """Disconnect; idempotent."""
+        if self._looking is not None:
+            self._looking.cancel()
+            await asyncio.gather(self._looking, return_exceptions=True)
         if self._client is not None:
             await self._client.close()
 

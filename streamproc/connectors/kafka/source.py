@@ -7,6 +7,7 @@ Partition p belongs to subtask `(p + crc32(source name)) % parallelism`. A posit
 from __future__ import annotations
 
 import asyncio
+import time
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -243,7 +244,7 @@ class KafkaReader:
     # --- watching the topic
 
     async def _watch(self) -> None:
-        """Find new partitions; notice a topic that was deleted or created again."""
+        """Find new partitions, and how far behind we are; notice a topic that was deleted or created again."""
         assert self._client is not None
         assert self._fetcher is not None
         loop = asyncio.get_running_loop()
@@ -273,6 +274,7 @@ class KafkaReader:
                 if self._topic_id and topic.topic_id != self._topic_id:
                     raise TopicRecreated(self._recreated_text())
                 await self._add_new(topic)
+                await self._look_at_ends()
             except Unreachable:
                 continue  # the fetcher says so
             except Exception as error:
@@ -292,6 +294,16 @@ class KafkaReader:
             log.info("new partition", source=self._source.name, split=split_id(self._topic, partition), offset=offset)
             self._fetcher.feeds[partition] = PartitionFeed(partition, offset)
         self._fetcher.pump()
+
+    async def _look_at_ends(self) -> None:
+        """Of partitions that are not asked for more, because nobody takes what was fetched: they go on growing."""
+        heard_s = time.monotonic() - self._source.discovery_s
+        feeds = [feed for feed in self._feeds_now() if feed.stop is None and feed.heard_s < heard_s]
+        if not feeds:
+            return
+        ends = await self._list(dict.fromkeys((feed.partition for feed in feeds), LATEST))
+        for feed in feeds:
+            feed.end = max(feed.end, ends[feed.partition])
 
 
 def _decoder(piece: Piece, form: RowFormat) -> Callable[[], Decoded]:

@@ -137,7 +137,7 @@ def test_a_pipeline_that_is_gone_leaves_no_series_behind() -> None:
         each.up.set(1)
         each.subtask("s", 0).set_watermark(0)
         each.subtask("s", 0).end_to_end_latency.observe(1)
-    gone.remove()
+    registry.forget("gone")
 
     text = registry.render().decode()
     assert 'pipeline="gone"' not in text
