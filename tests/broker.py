@@ -81,6 +81,7 @@ broker.session.timeout.ms=1500
 
 
 _FORMAT = ("kafka.tools.StorageTool", "format")
+_CONFIGURE = ("-XX:TieredStopAtLevel=1", "kafka.admin.ConfigCommand")
 
 
 class BrokerUnavailable(RuntimeError):
@@ -252,6 +253,23 @@ class Broker:
         futures = self._admin().delete_records([TopicPartition(topic, partition, before)])
         for future in futures.values():
             future.result(30)
+
+    def limit_writes(self, bytes_per_s: int | None) -> None:
+        """Let clients that come as `SASL_USER` write no faster than this; None: as fast as they can."""
+        change = ["--delete-config", "producer_byte_rate"]
+        if bytes_per_s is not None:
+            change = ["--add-config", f"producer_byte_rate={bytes_per_s}"]
+        command = [
+            "java",
+            "-Xmx128m",
+            "-cp",
+            f"{fetch_libraries()}/*",
+            *_CONFIGURE,
+            "--bootstrap-server",
+            self.bootstrap,
+        ]
+        command += ["--alter", *change, "--entity-type", "users", "--entity-name", SASL_USER[0]]
+        subprocess.run(command, check=True, capture_output=True)
 
     def produce(
         self,

@@ -13,6 +13,16 @@ from tests.broker import Broker, BrokerUnavailable, running
 @pytest.fixture(scope="session")
 def kafka() -> Iterator[Broker]:
     """One real broker for the whole session. Without Java or Maven the test is skipped; on CI it fails."""
+    yield from _broker()
+
+
+@pytest.fixture
+def kafka_to_kill() -> Iterator[Broker]:
+    """As `kafka`, for one test alone, which may do with it what it likes."""
+    yield from _broker()
+
+
+def _broker() -> Iterator[Broker]:
     try:
         with running() as broker:
             yield broker
