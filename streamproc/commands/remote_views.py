@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from streamproc.diagnosis.phrases import span
 from streamproc.service.views import (
     CheckpointView,
     ErrorList,
@@ -194,7 +195,7 @@ def checkpoint_line(checkpoint: CheckpointView) -> str:
 def _nodes_table(nodes: Iterable[NodeView]) -> Table:
     table = _table("node", "×", "in/s", "out/s", "busy", "back-\npressured", "idle", "watermark", "behind", "state")
     for each in nodes:
-        behind = "" if each.watermark_lag_seconds is None else f"{each.watermark_lag_seconds:,.0f} s"
+        behind = "" if each.watermark_lag_seconds is None else span(each.watermark_lag_seconds)
         table.add_row(
             f"{each.kind} {each.name}",
             str(each.parallelism),

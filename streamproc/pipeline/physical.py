@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import polars as pl
+
 from operators.operator import OperatorSpec
 from operators.stateless import PassSpec
 from streamproc.pipeline.logical import Exchange, LogicalGraph, LogicalSink, LogicalSource, LogicalStep, StreamRef
@@ -200,11 +202,14 @@ def _edge(ref: StreamRef, sender: Node, reading: _Reading, downstream: str, *, s
 
 
 def _order_key(ref: StreamRef, sender: Node, reader: Reader) -> tuple[str, ...] | None:
-    """The columns by which the rows of a changelog have to keep their order; None: it is append-only."""
+    """The columns by which rows have to keep their order: those of a Kafka sink's key, and of a changelog those that
+    tell which row a change is about. None: in whatever order."""
+    if isinstance(reader, LogicalSink) and isinstance(reader.config, KafkaSinkSpec) and reader.config.key:
+        key = tuple(reader.config.key)
+        if not any(isinstance(reader.schema.get(name), pl.List | pl.Struct) for name in key):
+            return key
     if ref.tag != "main" or isinstance(sender, LogicalSink) or sender.changelog is None:
         return None
-    if isinstance(reader, LogicalSink) and isinstance(reader.config, KafkaSinkSpec) and reader.config.key:
-        return tuple(reader.config.key)
     return tuple(sender.schema) if sender.changelog.key is None else sender.changelog.key
 
 

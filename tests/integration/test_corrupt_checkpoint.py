@@ -111,7 +111,7 @@ async def test_no_whole_checkpoint_is_a_failure_not_a_new_beginning(tmp_path: Pa
         result = await run.result()
         assert isinstance(result.failure, CorruptCheckpoint)
         assert f"checkpoint {newest}: " in str(result.failure)
-        assert "--checkpoints" in str(result.failure)
+        assert "To begin anew, which writes all results again" in str(result.failure)
     assert orders.copies() == Counter(range(200))
     async with running(orders.file, restore_from=newest) as run:
         assert isinstance((await run.result()).failure, CorruptCheckpoint)

@@ -1,4 +1,5 @@
-"""The commands of docker-compose.yml against a real broker: bids in, counts out, stopped as Docker stops them."""
+"""The commands of docker-compose.yml against a real broker: bids in, counts out, stopped as Docker stops them. What
+the guide does with that runs in between."""
 
 from __future__ import annotations
 
@@ -14,6 +15,7 @@ import yaml
 
 import streamproc
 from tests.broker import Broker
+from tests.integration.test_docs import parts_of_the_guide, shell
 from tests.serving import Service
 
 ROOT = Path(streamproc.__file__).parent.parent
@@ -45,8 +47,8 @@ class Producer:
 
 
 def test_bids_are_produced_and_counted(kafka: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for topic in ("bids", "bids-per-bidder"):
-        kafka.create_topic(topic, 4)
+    for topic, partitions in {"bids": 4, "bids-per-bidder": 4, "highest-bids": 1}.items():
+        kafka.create_topic(topic, partitions)
     monkeypatch.setenv("BROKERS", kafka.bootstrap)
     monkeypatch.setenv("STREAMPROC_TOKEN", TOKEN)
     config = (ROOT / "deploy" / "service.yaml").read_text().replace("/var/lib/streamproc", str(tmp_path))
@@ -57,6 +59,10 @@ def test_bids_are_produced_and_counted(kafka: Broker, tmp_path: Path, monkeypatc
         service.start()
         apply, file, *options = COMPOSE["pipelines"]["command"]
         service.do(apply, ROOT / "deploy" / "pipelines" / Path(file).name, *options)
+        here = {"http://127.0.0.1:8080": service.url, "127.0.0.1:9092": kafka.bootstrap}
+        with shell(tmp_path, here, STREAMPROC_URL=service.url) as guide:
+            for block in parts_of_the_guide().compose:
+                guide.do(block)
         assert producer.process.wait(60) == 0, producer.log.read_text()
         read = 'streamproc_records_in_total{pipeline="bids-per-bidder",step="bids",subtask="0"} '
         service.until(lambda: f"{read}{float(BIDS)}" in service.metrics())
@@ -70,5 +76,6 @@ def test_bids_are_produced_and_counted(kafka: Broker, tmp_path: Path, monkeypatc
     for count in counts:
         bids[count["window_start"]] += count["bids"]
     assert len(bids) >= 2
+    assert {json.loads(value)["bids"] for value in kafka.values("highest-bids")} == {BIDS_IN_A_WINDOW}
     assert set(bids.values()) == {BIDS_IN_A_WINDOW}
     assert len({(count["bidder"], count["window_start"]) for count in counts}) == len(counts)

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import polars as pl
 import pytest
@@ -36,6 +36,8 @@ from operators.types import TYPE_NAMES
 from streamproc.cli import app
 from streamproc.observability.metrics import metric_table
 from streamproc.pipeline.planner import check_pipeline
+from streamproc.service.config import ServiceConfig
+from streamproc.service.config_file import load_service_config
 from tests.broker import Broker
 
 ROOT = Path(streamproc.__file__).parent.parent
@@ -48,6 +50,7 @@ _FENCE = re.compile(r"^```(\w+)([^\n]*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 _FILE = re.compile(r"# file: (\S+)\n")
 _BROKER = "127.0.0.1:9092"
 _METRICS_PORT = "9464"
+_BLOCK_S = 180.0  # a block; each command of it is a process that has to start
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +85,11 @@ def blocks(page: Path) -> list[Block]:
 class Shell:
     """Runs blocks in one folder; what they leave running ends with `close`."""
 
-    def __init__(self, folder: Path, replacements: Mapping[str, str]) -> None:
+    def __init__(self, folder: Path, replacements: Mapping[str, str], environment: Mapping[str, str]) -> None:
         self._folder = folder
         self._replacements = replacements
+        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        self._environment = {**os.environ, **environment, "PATH": path}
         self._sessions: list[int] = []
         self._printed = ""
 
@@ -108,14 +113,14 @@ class Shell:
             process = subprocess.Popen(
                 ["bash", "-euo", "pipefail", "-c", text],
                 cwd=self._folder,
-                env={**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
+                env=self._environment,
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
             self._sessions.append(process.pid)
-            code = process.wait(60)
+            code = process.wait(_BLOCK_S)
         self._printed = output.read_text()
         assert code == block.exit_code, f"{block.place} ended with {code}:\n{self._printed}"
 
@@ -127,19 +132,42 @@ class Shell:
 
 
 @contextmanager
-def shell(folder: Path, replacements: Mapping[str, str]) -> Iterator[Shell]:
-    running = Shell(folder, replacements)
+def shell(folder: Path, replacements: Mapping[str, str], **environment: str) -> Iterator[Shell]:
+    running = Shell(folder, replacements, environment)
     try:
         yield running
     finally:
         running.close()
 
 
-def parts_of_the_guide() -> tuple[list[Block], list[Block]]:
-    """Without and with Kafka."""
-    all_blocks = blocks(GUIDE)
-    broker = next(i for i, block in enumerate(all_blocks) if "broker" in block.extras)
-    return all_blocks[:broker], all_blocks[broker:]
+class Guide(NamedTuple):
+    """Its blocks: without Kafka, with it (the first starts the broker), with what compose has started."""
+
+    files: list[Block]
+    kafka: list[Block]
+    compose: list[Block]
+
+
+def parts_of_the_guide() -> Guide:
+    every = blocks(GUIDE)
+    kafka, compose = (
+        next(i for i, block in enumerate(every) if word in block.extras) for word in ("broker", "compose")
+    )
+    return Guide(every[:kafka], every[kafka:compose], [block for block in every[compose:] if block.language != "text"])
+
+
+@contextmanager
+def on_free_ports(folder: Path) -> Iterator[Shell]:
+    """A shell in which the service listens on ports that are free, and the command line asks it there."""
+    port, metrics_port = str(free_port()), str(free_port())
+    replacements = {
+        "streamproc serve": f"streamproc serve --port {port} --metrics-port {metrics_port}",
+        "http://127.0.0.1:8080": f"http://127.0.0.1:{port}",
+        "https://127.0.0.1:8443": f"https://127.0.0.1:{port}",
+        f"http://127.0.0.1:{_METRICS_PORT}": f"http://127.0.0.1:{metrics_port}",
+    }
+    with shell(folder, replacements, STREAMPROC_URL=f"http://127.0.0.1:{port}") as running:
+        yield running
 
 
 def free_port() -> int:
@@ -149,20 +177,43 @@ def free_port() -> int:
         return port
 
 
+@pytest.mark.timeout(600)
 def test_the_guide_from_file_to_file(tmp_path: Path) -> None:
-    commands, _ = parts_of_the_guide()
-    with shell(tmp_path, {}) as running:
-        for block in commands:
+    with on_free_ports(tmp_path) as running:
+        for block in parts_of_the_guide().files:
             running.do(block)
 
 
 def test_the_guide_with_kafka(kafka: Broker, tmp_path: Path) -> None:
-    _, (broker, *commands) = parts_of_the_guide()
+    broker, *commands = parts_of_the_guide().kafka
     for topic, partitions in re.findall(r"--topic (\S+):(\d+)", broker.text):
         kafka.create_topic(topic, int(partitions))
     with shell(tmp_path, {_BROKER: kafka.bootstrap, _METRICS_PORT: str(free_port())}) as running:
         for block in commands:
             running.do(block)
+
+
+def pages_with_commands() -> list[Path]:
+    """All but the guide, which has parts."""
+    return [page for page in DOCS.glob("*.md") if page != GUIDE and any(b.language == "sh" for b in blocks(page))]
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("page", pages_with_commands(), ids=lambda page: page.name)
+def test_the_commands_of_a_page(page: Path, tmp_path: Path) -> None:
+    with on_free_ports(tmp_path) as running:
+        for block in blocks(page):
+            running.do(block)
+
+
+def test_the_configuration_of_the_service_is_valid_and_described(tmp_path: Path) -> None:
+    page = DOCS / "service.md"
+    (example,) = (block for block in blocks(page) if block.text.startswith("# service\n"))
+    (tmp_path / "service.yaml").write_text(example.text)
+    environment = {"DEPLOY_TOKEN": "at-least-sixteen-characters"}
+    assert load_service_config(tmp_path / "service.yaml", environment=environment).warnings == ()
+    for field in ServiceConfig.model_fields:
+        assert f"| `{field}" in page.read_text(), field
 
 
 def example_pipelines() -> Iterator[Block]:
@@ -280,5 +331,5 @@ def test_every_option_and_command_is_described() -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_somewhere(page: Path) -> None:
     text = page.read_text()
-    for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text) + re.findall(r'src="([^":]+)"', text):
+    for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text) + re.findall(r'(?:src|srcset)="([^":]+)"', text):
         assert (page.parent / target).exists(), target

@@ -48,9 +48,13 @@ async def test_killed_and_started_again(broker: Broker, tmp_path: Path) -> None:
         began_s = time.monotonic()
         await asyncio.to_thread(broker.kill)
         await run.until(lambda: waiting(run) >= 3)
+        await run.until(lambda: run.status.state == "waiting" and run.status.message.startswith("source orders: "))
+        assert "the broker does not answer" in run.status.message
+        assert not run.status.ready
         assert broker.bootstrap in run.told("broker unreachable")[0]["brokers"]
         await asyncio.to_thread(broker.start)
         down_s = time.monotonic() - began_s
+        await run.until(lambda: (run.status.state, run.status.message) == ("running", ""))
         await asyncio.to_thread(orders.produce, 500)
         await finish(orders, run)
         assert run.status.restarts == 0
@@ -89,6 +93,9 @@ async def test_down_when_asked_to_stop_and_at_the_start(
         assert time.monotonic() - began_s < 10
     async with running(orders.file) as run:
         await run.until(lambda: waiting(run) >= 3)
+        await run.until(lambda: "the broker does not answer" in run.status.message)
+        assert run.status.state == "starting"
+        assert run.status.message.startswith("sink ")
         assert not run.status.ready
         began_s = time.monotonic()
         assert (await run.stop()).status == "stopped"

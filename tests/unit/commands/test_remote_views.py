@@ -1,0 +1,24 @@
+"""What the command line shows of the service, as text."""
+
+from __future__ import annotations
+
+import io
+
+from rich.console import Console
+
+from streamproc.commands.remote_views import list_view
+from streamproc.service.views import PipelineSummary
+
+
+def test_a_long_reason_leaves_the_table_as_it_is() -> None:
+    reason = "none of the checkpoints can be used: " + "chk-00000089/manifest.json: not readable; " * 20
+    failed = PipelineSummary(
+        name="clicks", state="failed", wanted="running", ready=False, message=reason, revision=1, parallelism=1
+    )
+    printed = io.StringIO()
+    Console(file=printed, width=500).print(list_view([failed]))
+    text = printed.getvalue()
+    (row,) = (line for line in text.splitlines() if line.strip().startswith("clicks "))
+    assert "failed, wanted running" in row
+    assert "checkpoint" not in row
+    assert reason.split() == text.partition("clicks: ")[2].split()
