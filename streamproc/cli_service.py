@@ -191,10 +191,18 @@ def start(
     return remote.start(call.session, call.remote(), name, restore_from, wait=not no_wait)
 
 
-def savepoint(call: ServiceCall, name: Name) -> int:
+def savepoint(
+    call: ServiceCall,
+    name: Name,
+    delete: Annotated[
+        int | None, typer.Option("--delete", metavar="ID", min=1, help="Take none; keep this one no longer.")
+    ] = None,
+) -> int:
     """Take a checkpoint that is kept until somebody deletes it; the pipeline goes on."""
     from streamproc.commands import remote
 
+    if delete is not None:
+        return remote.delete_savepoint(call.session, call.remote(), name, delete)
     return remote.take_savepoint(call.session, call.remote(), name)
 
 

@@ -86,6 +86,9 @@ class ShownPipelines:
         self.asked.append(("savepoint", name))
         return (await self.checkpoints(name))[0]
 
+    async def release_savepoint(self, name: str, savepoint: int) -> None:
+        self.asked.append(("release_savepoint", name))
+
     async def rescale(self, name: str, parallelism: int) -> PipelineDetail:
         if parallelism > 128:
             raise Conflict("a parallelism above max_parallelism (128) cannot be had")

@@ -159,6 +159,14 @@ def take_savepoint(session: Session, remote: Remote, name: str) -> int:
     return DONE
 
 
+def delete_savepoint(session: Session, remote: Remote, name: str, savepoint: int) -> int:
+    """Keep a savepoint no longer."""
+    with remote.client(session) as client:
+        client.delete_savepoint(name, savepoint)
+    session.say(f"streamproc: savepoint {savepoint} of {name} is kept no longer: it goes when it is old")
+    return DONE
+
+
 def delete(session: Session, remote: Remote, name: str, *, yes: bool) -> int:
     """Stop and forget."""
     with remote.client(session) as client:

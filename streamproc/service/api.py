@@ -100,6 +100,9 @@ class PipelineApi(Protocol):
     async def savepoint(self, name: str) -> CheckpointView:
         """A checkpoint that is kept until somebody deletes it, taken while the pipeline goes on."""
 
+    async def release_savepoint(self, name: str, savepoint: int) -> None:
+        """It is a checkpoint like others from now on: removed once it is old. 404 where there is no such savepoint."""
+
     async def rescale(self, name: str, parallelism: int) -> PipelineDetail:
         """Go on with this many subtasks of every node that does not say otherwise, from a savepoint."""
 

@@ -147,6 +147,10 @@ class ServiceClient:
         """Take one; the pipeline goes on."""
         return self._ask(CheckpointView, "POST", f"{_part(name)}/savepoints", json={})
 
+    def delete_savepoint(self, name: str, savepoint: int) -> None:
+        """It is a checkpoint like others from now on."""
+        self._answer("DELETE", f"{_part(name)}/savepoints/{savepoint}", None, {}, None)
+
     def rescale(self, name: str, parallelism: int) -> PipelineDetail:
         """Go on with so many subtasks."""
         return self._ask(PipelineDetail, "POST", f"{_part(name)}/rescale", json={"parallelism": parallelism})

@@ -335,7 +335,7 @@ class HostedPipeline:
             upgrade_savepoint=before if savepoint is None else savepoint,
         )
         if savepoint is not None and before is not None:
-            await self._release(before)
+            await self.release(before)
         await self.supervisor.end()
         self.definition = new
         if self.wish.wanted == "running":
@@ -355,7 +355,8 @@ class HostedPipeline:
             log.warning("no savepoint before the upgrade", pipeline=self.name, reason=str(error) or "it took too long")
             return None
 
-    async def _release(self, savepoint: int) -> None:
+    async def release(self, savepoint: int) -> None:
+        """Nobody keeps it any more. Where the store does not answer it stays, and the log says so."""
         graph = self.graph
         assert graph is not None
         try:

@@ -192,6 +192,21 @@ def rest_router(service: PipelineApi) -> APIRouter:
     async def take_savepoint(name: Name) -> CheckpointView:
         return await service.savepoint(name)
 
+    @router.delete(
+        "/{name}/savepoints/{savepoint}",
+        operation_id="deleteSavepoint",
+        summary="Keep a savepoint no longer",
+        description="It becomes a checkpoint like others, which the pipeline removes once it is old.",
+        status_code=204,
+        response_description="Released",
+        responses=problems(404, 504),
+    )
+    @needs("admin")
+    async def delete_savepoint(
+        name: Name, savepoint: Annotated[int, Path(description="Its number.", ge=1, examples=[12])]
+    ) -> None:
+        await service.release_savepoint(name, savepoint)
+
     @router.post(
         "/{name}/rescale",
         operation_id="rescalePipeline",

@@ -306,6 +306,15 @@ class PipelineService:
             raise ServiceFault(503, "store-unavailable", "The store does not answer", detail)
         return found[0]
 
+    async def release_savepoint(self, name: str, savepoint: int) -> None:
+        """It is a checkpoint like others from now on."""
+        hosted = self._hosted(name)
+        if not any(view.id == savepoint and view.kind == "savepoint" for view in await hosted.look_into_store()):
+            detail = f"there is no savepoint {savepoint} of {name}"
+            raise ServiceFault(404, "unknown-savepoint", "There is no such savepoint", detail)
+        await self._within_deadline(f"the release of savepoint {savepoint} of {name}", hosted.release(savepoint))
+        await hosted.look_into_store()
+
     # -- turns, deadlines
 
     async def _within_deadline(self, what: str, change: Coroutine[Any, Any, T]) -> T:

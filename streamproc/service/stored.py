@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from operators.element import CheckpointId
 from state.store import CheckpointStore
 from streamproc.checkpoint.manifest import Manifest, committed_name
-from streamproc.checkpoint.recovery import lineage, read_attempts, release_savepoint, survey
+from streamproc.checkpoint.recovery import lineage, list_savepoints, read_attempts, release_savepoint, survey
 from streamproc.pipeline.logical import LogicalGraph
 from streamproc.service.views import CheckpointView
 
@@ -21,8 +21,10 @@ def store_of(graph: LogicalGraph) -> CheckpointStore:
 
 def stored_checkpoints(graph: LogicalGraph) -> tuple[CheckpointView, ...]:
     """Newest first. Of a damaged one little more is known than its number."""
-    found = survey(store_of(graph))
-    views = [view_of(manifest) for manifest in found.manifests.values()]
+    store = store_of(graph)
+    found = survey(store)
+    kept = set(list_savepoints(store))
+    views = [view_of(manifest, kept=number in kept) for number, manifest in found.manifests.items()]
     views += [
         CheckpointView(id=number, kind="periodic", attempt=0, completed_at=_UNKNOWN_TIME, size_bytes=0, damage=damage)
         for number, damage in found.damage.items()
@@ -30,11 +32,11 @@ def stored_checkpoints(graph: LogicalGraph) -> tuple[CheckpointView, ...]:
     return tuple(sorted(views, key=lambda view: -view.id))
 
 
-def view_of(manifest: Manifest) -> CheckpointView:
-    """One that is whole."""
+def view_of(manifest: Manifest, *, kept: bool) -> CheckpointView:
+    """One that is whole. `kept`: until somebody releases it."""
     return CheckpointView(
         id=manifest.checkpoint,
-        kind=manifest.kind,
+        kind="periodic" if manifest.kind == "savepoint" and not kept else manifest.kind,
         attempt=manifest.attempt,
         completed_at=datetime.fromtimestamp(manifest.created_ms / 1000, UTC),
         size_bytes=manifest.size_bytes(),

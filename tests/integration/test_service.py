@@ -157,6 +157,10 @@ async def test_an_operators_day_on_one_pipeline(tmp_path: Path) -> None:
         assert (created, detail.revision, detail.parallelism) == (False, 2, 2)
         assert len(detail.savepoints) == 2
         assert taken.id in detail.savepoints
+        await service.release_savepoint("shop", taken.id)
+        await eventually(lambda: taken.id not in service.get("shop").savepoints)
+        with pytest.raises(ServiceFault, match="no savepoint"):
+            await service.release_savepoint("shop", taken.id)
         with pytest.raises(PlanOutdated):
             await service.put("shop", shop.yaml(counts="n: count(*), m: max(id)"), plan=plan.id)
         shop.write()

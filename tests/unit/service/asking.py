@@ -98,6 +98,10 @@ class Remembering:
         self._note("savepoint", name)
         self._nothing(name)
 
+    async def release_savepoint(self, name: str, savepoint: int) -> None:
+        self._note("release_savepoint", name, savepoint)
+        self._nothing(name)
+
     async def rescale(self, name: str, parallelism: int) -> PipelineDetail:
         self._note("rescale", name, parallelism)
         return self.get(name)

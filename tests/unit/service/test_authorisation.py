@@ -67,11 +67,12 @@ def test_the_routes_are_those_of_the_contract() -> None:
     one = "/v1/pipelines/{name}"
     changing = {(one, "PUT"), (one, "DELETE")}
     changing |= {(f"{one}/{verb}", "POST") for verb in ("stop", "start", "savepoints", "rescale")}
+    changing |= {(f"{one}/savepoints/{{savepoint}}", "DELETE")}
     looking = {("/v1/pipelines", "GET"), (one, "GET"), (f"{one}/plan", "POST")}
     looking |= {(f"{one}/{what}", "GET") for what in ("checkpoints", "graph", "errors", "why/{step}")}
     assert routes >= changing | looking | {("/docs", "GET"), ("/openapi.json", "GET")}
     for path, method in changing:
-        assert roles()[path.format(name="x"), method] == "admin"
+        assert roles()[path.format(name="x", savepoint="x"), method] == "admin"
     for path, method in looking:
         assert roles()[path.format(name="x", step="x"), method] == "read"
     assert {at for at, role in roles().items() if role == "anyone"} == PUBLIC
