@@ -64,9 +64,10 @@ def check_ledgers(graph: LogicalGraph, status: JobStatus, *, finished: bool) -> 
     """As of every checkpoint that is stored, each node has an account, which balances; in the end a sink's rows out
     are the rows that are there."""
     store = CheckpointStore.open(graph.job.checkpoint.storage, graph.pipeline)
+    renamed = {step.was: step.name for step in graph.steps.values() if step.was}  # in those of before
     for checkpoint in list_checkpoints(store):
         ledger = read_manifest(store, checkpoint).ledger
-        assert ledger.keys() == {*graph.sources, *graph.steps, *graph.sinks}
+        assert {renamed.get(node, node) for node in ledger} == {*graph.sources, *graph.steps, *graph.sinks}
         assert {node: account for node, account in ledger.items() if account.unaccounted} == {}
     if finished:
         written = {sink: len(rows) for sink, rows in outputs(graph).items()}
