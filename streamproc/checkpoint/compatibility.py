@@ -13,12 +13,10 @@ from typing import Literal
 from operators.element import WATERMARK_MAX, WATERMARK_MIN
 from state.failure import Failure
 from streamproc.checkpoint.manifest import Manifest, StepPart
-from streamproc.checkpoint.positions import misfit
+from streamproc.checkpoint.positions import misfit, unfinishable
 from streamproc.observability.ledger import StepLedger
 from streamproc.pipeline.logical import LogicalGraph
 from streamproc.pipeline.physical import PhysicalGraph
-
-_START_ANEW = "start anew with another place for its checkpoints, or undo the change"
 
 
 class IncompatibleCheckpoint(Failure):
@@ -36,6 +34,7 @@ class Loss:
     name: str
     removed: bool
     says: str
+    remedy: str = "start anew with another place for its checkpoints, or undo the change"
 
 
 def renames(graph: LogicalGraph, stored: Collection[str]) -> Mapping[str, str]:
@@ -71,41 +70,37 @@ def losses(graph: PhysicalGraph, manifest: Manifest, *, committed: bool) -> list
         if not parts:
             continue
         if step not in now:
-            says = (
-                f"checkpoint {manifest.checkpoint} holds state of step {step}, "
-                f"which the pipeline has no more; {_START_ANEW}"
-            )
+            says = f"checkpoint {manifest.checkpoint} holds state of step {step}, which the pipeline has no more"
             found.append(Loss("step", name, True, says))
         elif groups != groups_now:
             says = (
                 f"job.max_parallelism is {groups_now}, but checkpoint {manifest.checkpoint} holds state of step {step} "
-                f"for {groups} key groups: their number is fixed for the life of the state; {_START_ANEW}"
+                f"for {groups} key groups: their number is fixed for the life of the state"
             )
             found.append(Loss("step", name, False, says))
         elif parts[0].describe != now[step]:
             says = (
                 f"step {step} has changed since checkpoint {manifest.checkpoint} (then: {parts[0].describe}; "
-                f"now: {now[step]}), its state cannot be read that way; {_START_ANEW}"
+                f"now: {now[step]}), its state cannot be read that way"
             )
             found.append(Loss("step", name, False, says))
         elif (reason := unreadable(graph, step, parts)) is not None:
-            says = f"step {step}: {reason}, its state cannot be read that way; {_START_ANEW}"
+            says = f"step {step}: {reason}, its state cannot be read that way"
             found.append(Loss("step", name, False, says))
     for name, splits in manifest.sources.items():
         if name in logical.sources and (reason := misfit(logical.sources[name], splits)) is not None:
-            says = (
-                f"source {name} cannot go on from the positions of checkpoint {manifest.checkpoint}: {reason}; "
-                f"{_START_ANEW}"
-            )
+            says = f"source {name} cannot go on from the positions of checkpoint {manifest.checkpoint}: {reason}"
             found.append(Loss("source", name, False, says))
+    if not committed:
+        for name, prepared in manifest.sinks.items():
+            if name in logical.sinks and (reason := unfinishable(logical.sinks[name], prepared)) is not None:
+                says = f"sink {name} cannot commit the results that checkpoint {manifest.checkpoint} holds: {reason}"
+                found.append(Loss("sink", name, False, says, "start the pipeline as it was, once, and they are"))
     gone = [("source", name) for name, splits in manifest.sources.items() if splits and name not in logical.sources]
     if not committed:
         gone += [("sink", name) for name, prepared in manifest.sinks.items() if prepared and name not in logical.sinks]
     for kind, name in gone:
-        says = (
-            f"checkpoint {manifest.checkpoint} holds the progress of {kind} {name}, "
-            f"which the pipeline has no more; {_START_ANEW}"
-        )
+        says = f"checkpoint {manifest.checkpoint} holds the progress of {kind} {name}, which the pipeline has no more"
         found.append(Loss("source" if kind == "source" else "sink", name, True, says))
     return found
 
@@ -118,7 +113,7 @@ def fitted(
     lost = losses(graph, manifest, committed=committed)
     for loss in lost:
         if loss.name not in dropped:
-            raise IncompatibleCheckpoint(loss.says)
+            raise IncompatibleCheckpoint(f"{loss.says}; {loss.remedy}")
     without = {(loss.kind, loss.name) for loss in lost}
     names = renames(graph.logical, manifest.steps.keys())
     return replace(

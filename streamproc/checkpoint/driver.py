@@ -19,6 +19,7 @@ from operators.element import CheckpointId
 from state.failure import AlreadyExists, CorruptCheckpoint, Failure, StoreRefused
 from state.snapshot import UploadId, collect
 from state.store import CheckpointStore
+from streamproc.checkpoint.control import JobControl, SavepointFailed
 from streamproc.checkpoint.coordinator import (
     Abort,
     Acknowledged,
@@ -37,6 +38,7 @@ from streamproc.checkpoint.coordinator import (
 )
 from streamproc.checkpoint.manifest import (
     NOTHING_YET,
+    Asker,
     Kind,
     Manifest,
     assemble,
@@ -44,6 +46,7 @@ from streamproc.checkpoint.manifest import (
     checkpoint_of,
     committed_name,
     manifest_name,
+    savepoint_mark,
     savepoint_name,
 )
 from streamproc.checkpoint.recovery import (
@@ -60,7 +63,6 @@ from streamproc.observability.facts import PendingCheckpoint
 from streamproc.observability.ledger import StepLedger
 from streamproc.observability.status import JobObserver
 from streamproc.pipeline.spec import CheckpointSpec
-from streamproc.runners.control import JobControl, SavepointFailed
 
 log = structlog.get_logger("streamproc.checkpoint")
 
@@ -118,6 +120,7 @@ class CheckpointDriver:
         self._ledger = ledger  # of the newest manifest
         self._unaccounted: dict[str, int] = {}  # by node, what the log has been told
         self._kind: Kind = "periodic"
+        self._asker: Asker = "user"  # of the savepoint under way
         self._triggered_s = 0.0
         self._committing = False
         self._draining = False
@@ -197,7 +200,7 @@ class CheckpointDriver:
 
     async def _savepoint(self, control: JobControl) -> None:
         """Answer everybody who asked before its trigger."""
-        asked = control.take_asked()
+        asked, self._asker = control.take_asked()
         completed = await self._once("savepoint")
         for each in asked:
             if each.done():  # whoever asked does not wait any more
@@ -301,7 +304,7 @@ class CheckpointDriver:
         """Create the manifest; the number of a newer attempt, if there is one."""
         name = manifest_name(manifest.checkpoint)
         if manifest.kind == "savepoint":
-            self._store.create(savepoint_name(manifest.checkpoint), b"")
+            self._store.create(savepoint_name(manifest.checkpoint), savepoint_mark(self._asker))
         try:
             self._store.create(name, manifest.to_bytes())
         except AlreadyExists:

@@ -4,7 +4,8 @@ Where things are in a checkpoint store, below `<pipeline>/`:
 
     chk-00000012/manifest.json    its existence is the commit of checkpoint 12
     chk-00000012/committed        the sinks have committed too; recovery need not do it again
-    chk-00000012/savepoint        it is never removed by the job (created ahead of the manifest)
+    chk-00000012/savepoint        it is never removed by the job (created ahead of the manifest); says `upgrade` where
+                                  nobody but an upgrade has asked for it
     attempts/00000003             a claim: attempt 3 has begun
     attempts/00000003-restored    and this is the checkpoint it goes on from
     files/3-12/abcd…              state files, by the upload (attempt 3, checkpoint 12) and their sha256
@@ -28,6 +29,7 @@ from streamproc.observability.ledger import StepLedger
 
 VERSION: Final = 1
 Kind = Literal["periodic", "savepoint", "stop", "drain", "finished"]
+Asker = Literal["user", "upgrade"]  # of a savepoint
 
 NOTHING_YET: Final[Mapping[str, StepLedger]] = {}  # the ledger before the first row
 
@@ -48,6 +50,11 @@ def committed_name(checkpoint: int) -> str:
 def savepoint_name(checkpoint: int) -> str:
     """Name in the store."""
     return f"chk-{checkpoint:08d}/savepoint"
+
+
+def savepoint_mark(by: Asker) -> bytes:
+    """What the mark of a savepoint holds."""
+    return b"" if by == "user" else by.encode()
 
 
 def attempt_name(attempt: int) -> str:

@@ -1,4 +1,4 @@
-"""Whether the positions of a checkpoint mean anything to a source as it is now: pure.
+"""Whether what connectors wrote into a checkpoint means anything to a source or a sink as it is now: pure.
 
 A position is known by its shape and its split's name, which the connectors write: offsets of one topic say nothing
 about another, bytes of a file of lines nothing about row groups. A file is known by its name below the folder: what
@@ -8,13 +8,14 @@ has been read of it stays read, wherever the folder is now.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, Final
 
+from operators.connector import Committable
 from streamproc.pipeline.format_spec import ParquetFormat
-from streamproc.pipeline.logical import LogicalSource
-from streamproc.pipeline.spec import DatagenSourceSpec, FileSourceSpec, KafkaSourceSpec
+from streamproc.pipeline.logical import LogicalSink, LogicalSource
+from streamproc.pipeline.spec import DatagenSourceSpec, FileSinkSpec, FileSourceSpec, KafkaSinkSpec, KafkaSourceSpec
 
 _MAGIC: Final = re.compile(r"[*?\[]")
 
@@ -52,6 +53,19 @@ def misfit(source: LogicalSource, splits: Mapping[str, Any]) -> str | None:
             case DatagenSourceSpec():
                 if not split.startswith("generator-") or "row" not in position:
                     return "they are not of generated rows"
+    return None
+
+
+def unfinishable(sink: LogicalSink, prepared: Sequence[Committable]) -> str | None:
+    """Why `sink` cannot commit what was prepared; None: it can, or nobody knows. A prepared result is known by its
+    shape. Another topic or folder changes nothing: it is committed where it was written. Whether other brokers are
+    another cluster only they can tell."""
+    for each in prepared:
+        if "transactional_id" in each:
+            if not isinstance(sink.config, KafkaSinkSpec):
+                return "they are transactions of a Kafka cluster"
+        elif "pending" in each and not isinstance(sink.config, FileSinkSpec):
+            return "they are files that wait for their names"
     return None
 
 

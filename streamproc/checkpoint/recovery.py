@@ -19,6 +19,7 @@ from operators.element import CheckpointId
 from state.failure import AlreadyExists, CorruptCheckpoint, Failure, NotInStore
 from state.store import CheckpointStore
 from streamproc.checkpoint.manifest import (
+    Asker,
     Manifest,
     NewerRelease,
     attempt_name,
@@ -27,6 +28,7 @@ from streamproc.checkpoint.manifest import (
     committed_name,
     manifest_name,
     restored_name,
+    savepoint_mark,
     savepoint_name,
 )
 
@@ -86,12 +88,17 @@ def lineage(attempts: Sequence[Attempt], manifests: Mapping[CheckpointId, int]) 
     """Checkpoints a new attempt may go on from, newest first. `manifests`: checkpoint → its attempt.
 
     A manifest that an attempt wrote after a later attempt had restored from an earlier one belongs to a
-    zombie: its transactions have been fenced, so it is no place to go on from.
+    zombie: its transactions have been fenced, so it is no place to go on from. What an attempt has restored is one,
+    whoever wrote it: of the attempt that wrote an old savepoint nothing else may be left.
     """
-    valid: list[CheckpointId] = []
+    valid: set[CheckpointId] = set()
     bound: float = float("inf")
     for attempt in sorted(attempts, key=lambda a: a.number, reverse=True):
-        valid += [c for c, owner in manifests.items() if owner == attempt.number and c <= bound]
+        valid |= {
+            c
+            for c, owner in manifests.items()
+            if (owner == attempt.number or c == attempt.restored_from) and c <= bound
+        }
         bound = min(bound, -1 if attempt.restored_from is None else attempt.restored_from)
     return sorted(valid, reverse=True)
 
@@ -120,11 +127,19 @@ def list_checkpoints(store: CheckpointStore) -> list[CheckpointId]:
     return sorted(c for c, name in found if c is not None and name == manifest_name(c))
 
 
-def list_savepoints(store: CheckpointStore) -> list[CheckpointId]:
-    """Checkpoints that are kept until somebody releases them, ascending."""
+def list_savepoints(store: CheckpointStore, *, by: Asker | None = None) -> list[CheckpointId]:
+    """Checkpoints that are kept until somebody releases them, ascending; `by`: only those asked for by them."""
     names = {name for name, _ in store.list("chk-")}
     numbers = {c for name in names if (c := checkpoint_of(name)) is not None}
-    return sorted(c for c in numbers if savepoint_name(c) in names and manifest_name(c) in names)
+    found = sorted(c for c in numbers if savepoint_name(c) in names and manifest_name(c) in names)
+    return found if by is None else [c for c in found if _is_marked(store, c, by)]
+
+
+def _is_marked(store: CheckpointStore, savepoint: CheckpointId, by: Asker) -> bool:
+    try:
+        return store.read(savepoint_name(savepoint)) == savepoint_mark(by)
+    except NotInStore:
+        return False  # it has just been released
 
 
 def release_savepoint(store: CheckpointStore, savepoint: CheckpointId) -> None:

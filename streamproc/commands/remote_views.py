@@ -39,6 +39,20 @@ _COLOURS: Final = {
     "migrated": "yellow",
     "kept": "green",
 }
+_CHECKPOINT: Final = "check-\npoint"
+# Columns that hold words, not figures, and how narrow they may become.
+_WORDS: Final = {
+    "node": 6,
+    "change": 8,
+    "state": 9,
+    "what and why": 20,
+    "pipeline": 8,
+    "watermark": 10,  # a date
+    _CHECKPOINT: 6,
+    "at (UTC)": 10,
+    "where": 8,
+    "error": 20,
+}
 _NOT_SHOWN: Final = "none"  # the state of a node that has none
 
 
@@ -94,7 +108,7 @@ def list_view(pipelines: Sequence[PipelineSummary]) -> RenderableType:
     """A line a pipeline, then a line for each that has something to say."""
     if not pipelines:
         return Text("There are no pipelines. `streamproc apply FILE` makes one.")
-    table = _table("pipeline", "state", "rows in", "/s", "rows out", "late", "bad", "lag", "watermark", "checkpoint")
+    table = _table("pipeline", "state", "rows\nin", "/s", "rows\nout", "late", "bad", "lag", "watermark", _CHECKPOINT)
     for each in pipelines:
         table.add_row(
             each.name,
@@ -184,16 +198,19 @@ def errors_view(errors: ErrorList) -> RenderableType:
         if each.split is not None:
             where.append(each.split if each.offset is None else f"{each.split} at {each.offset}")
         table.add_row(_time(each.at), " ".join(where), f"{each.records:,}", escape(each.error))
-    return Group(table, Text(f"{_count(errors.total, 'bad record')} since the service started"))
+    return Group(table, Text(f"{_count(errors.total, 'bad record')} left out since the service started"))
 
 
 def checkpoint_line(checkpoint: CheckpointView) -> str:
     """What a savepoint has become."""
-    return f"{checkpoint.kind} {checkpoint.id}, {_bytes(checkpoint.size_bytes)}"
+    size = "" if checkpoint.size_bytes is None else f", {_bytes(checkpoint.size_bytes)}"
+    return f"{checkpoint.kind} {checkpoint.id}{size}"
 
 
 def _nodes_table(nodes: Iterable[NodeView]) -> Table:
-    table = _table("node", "×", "in/s", "out/s", "busy", "back-\npressured", "idle", "watermark", "behind", "state")
+    table = _table(
+        "node", "×", "in/s", "out/s", "busy", "back-\npres-\nsured", "idle", "watermark", "behind", "state\nsize"
+    )
     for each in nodes:
         behind = "" if each.watermark_lag_seconds is None else span(each.watermark_lag_seconds)
         table.add_row(
@@ -223,12 +240,14 @@ def _ledger_table(ledger: Iterable[LedgerView], checkpoint: int | None) -> Table
 
 
 def _table(*columns: str) -> Table:
-    table = Table(box=box.SIMPLE_HEAD)
-    wide = ("what and why", "error")
-    text = (*wide, "node", "change", "state", "pipeline", "watermark", "checkpoint", "at (UTC)", "where")
+    """Where a terminal is narrow words wrap, and a figure that still has no room ends in an ellipsis: cut short it
+    would be another figure."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     for column in columns:
-        justify = "left" if column in text else "right"
-        table.add_column(column, justify=justify, overflow="fold", no_wrap=column not in wide)  # type: ignore[arg-type]
+        if column in _WORDS:
+            table.add_column(column, overflow="fold", min_width=_WORDS[column])
+        else:
+            table.add_column(column, justify="right", overflow="ellipsis", no_wrap=True)
     return table
 
 

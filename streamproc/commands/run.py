@@ -18,6 +18,7 @@ from rich.console import Console
 
 from operators.element import CheckpointId
 from streamproc.checkpoint.compatibility import IncompatibleCheckpoint
+from streamproc.checkpoint.control import JobControl
 from streamproc.checkpoint.recovery import UnknownCheckpoint
 from streamproc.commands.session import DONE, FAILED, WRONG_INPUT, Session, describe, print_json
 from streamproc.connectors import load_connectors
@@ -30,7 +31,6 @@ from streamproc.observability.status import JobObserver, JobStatus
 from streamproc.pipeline.logical import LogicalGraph
 from streamproc.pipeline.planner import load_pipeline
 from streamproc.process_settings import new_loop, set_memory
-from streamproc.runners.control import JobControl
 from streamproc.runners.embedded import JobResult, RunOptions, run_pipeline
 
 log = structlog.get_logger("streamproc.run")

@@ -143,7 +143,7 @@ def window_open(scene: Scene) -> Iterator[Suspicion]:
         if pace:
             says += f", at the present pace in about {span(missing_s / (pace / 1000))}"
         elif scene.rates.known:
-            says += f", and has not moved for {span(scene.rates.span_s)}"
+            says += f", and has not moved in the last {span(scene.rates.span_s)}"
     says += _rows_needed(scene, sources, needed)
     yield Suspicion(
         OPEN,

@@ -6,42 +6,32 @@ All calls of a batch have ended before `process` returns, so nothing is in fligh
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import polars as pl
 
-from operators.connector import ErrorPolicy
-from operators.element import EventTimeMs, Schema
-from operators.explanation import Explanation
+from operators.element import EventTimeMs
 from operators.operator import OperatorContext, Output
 from operators.row_errors import BadRow, RowErrors, RowRefused
 from streamproc.functions.calls import CallLimits, Calls, CallTimedOut, NotAnswered
-from streamproc.functions.columns import DeclaredColumns, Fields, extended
+from streamproc.functions.columns import DeclaredColumns
 from streamproc.functions.failures import told
-from streamproc.functions.loading import UserCode, check_callable
-from streamproc.functions.python_step import Stateless, describe, with_values
+from streamproc.functions.loading import check_callable
+from streamproc.functions.python_step import FunctionSpec, Stateless, with_values
 
 Row = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class AsyncFunctionSpec:
+class AsyncFunctionSpec(FunctionSpec):
     """`async def score(row: dict) -> dict | None`, at most `limits.in_flight` calls at once."""
 
-    code: UserCode
-    columns: Fields
-    input_schema: Schema
-    limits: CallLimits
-    errors: ErrorPolicy = "fail"
+    limits: CallLimits = field(kw_only=True)
 
     @property
-    def schema(self) -> Schema:
-        return extended(self.input_schema, self.columns)
-
-    @property
-    def stateful(self) -> bool:
-        return False
+    def how(self) -> str:
+        return f"async, {self.limits.in_flight} in flight"
 
     @property
     def waits(self) -> bool:
@@ -50,12 +40,6 @@ class AsyncFunctionSpec:
 
     def create(self, context: OperatorContext) -> AsyncFunction:
         return AsyncFunction(self, context, self.load())
-
-    def describe(self) -> str:
-        return describe(self.code, f"async, {self.limits.in_flight} in flight", self.columns)
-
-    def explained(self) -> Explanation:
-        return Explanation(self.describe())
 
     def load(self) -> Callable[[Row], Awaitable[Mapping[str, Any] | None]]:
         """The function; raises LoadingFault."""

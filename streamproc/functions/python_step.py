@@ -6,6 +6,7 @@ rows it has seen: it should not act on the outside. Hidden columns never reach u
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -24,13 +25,18 @@ from streamproc.functions.values import shown
 
 
 @dataclass(frozen=True, slots=True)
-class BatchFunctionSpec:
-    """`def score(frame: pl.DataFrame) -> pl.DataFrame`: as many rows, in the same order, with the declared columns."""
+class FunctionSpec(ABC):
+    """What the modes have in common: `code` adds `columns` to rows, and nothing is kept."""
 
     code: UserCode
     columns: Fields
     input_schema: Schema
     errors: ErrorPolicy = "fail"
+
+    @property
+    @abstractmethod
+    def how(self) -> str:
+        """The mode, and what belongs to it."""
 
     @property
     def schema(self) -> Schema:
@@ -40,14 +46,24 @@ class BatchFunctionSpec:
     def stateful(self) -> bool:
         return False
 
-    def create(self, context: OperatorContext) -> BatchFunction:
-        return BatchFunction(self, context, self.load())
-
     def describe(self) -> str:
-        return describe(self.code, "batch", self.columns)
+        """`python shop.py:score (row) → risk: float64`."""
+        return f"python {self.code} ({self.how}) → {', '.join(f'{name}: {field}' for name, field in self.columns)}"
 
     def explained(self) -> Explanation:
         return Explanation(self.describe())
+
+
+@dataclass(frozen=True, slots=True)
+class BatchFunctionSpec(FunctionSpec):
+    """`def score(frame: pl.DataFrame) -> pl.DataFrame`: as many rows, in the same order, with the declared columns."""
+
+    @property
+    def how(self) -> str:
+        return "batch"
+
+    def create(self, context: OperatorContext) -> BatchFunction:
+        return BatchFunction(self, context, self.load())
 
     def load(self) -> Callable[[pl.DataFrame], pl.DataFrame]:
         """The function; raises LoadingFault."""
@@ -55,39 +71,19 @@ class BatchFunctionSpec:
 
 
 @dataclass(frozen=True, slots=True)
-class RowFunctionSpec:
+class RowFunctionSpec(FunctionSpec):
     """`def score(row: dict) -> dict | None`: the declared columns of the row; None leaves the row out."""
 
-    code: UserCode
-    columns: Fields
-    input_schema: Schema
-    errors: ErrorPolicy = "fail"
-
     @property
-    def schema(self) -> Schema:
-        return extended(self.input_schema, self.columns)
-
-    @property
-    def stateful(self) -> bool:
-        return False
+    def how(self) -> str:
+        return "row"
 
     def create(self, context: OperatorContext) -> RowFunction:
         return RowFunction(self, context, self.load())
 
-    def describe(self) -> str:
-        return describe(self.code, "row", self.columns)
-
-    def explained(self) -> Explanation:
-        return Explanation(self.describe())
-
     def load(self) -> Callable[[dict[str, Any]], Mapping[str, Any] | None]:
         """The function; raises LoadingFault."""
         return check_callable(self.code.load(), self.code, ["row"], awaited=False)
-
-
-def describe(code: UserCode, mode: str, columns: Fields) -> str:
-    """`python shop.py:score (row) → risk: float64`."""
-    return f"python {code} ({mode}) → {', '.join(f'{name}: {field}' for name, field in columns)}"
 
 
 class Stateless:

@@ -54,12 +54,18 @@ class PortUnavailable(Failure):
 
 @asynccontextmanager
 async def metrics_served(
-    registry: MetricRegistry, pipelines: Pipelines, port: int, host: str = LOOPBACK
+    registry: MetricRegistry,
+    pipelines: Pipelines,
+    port: int,
+    host: str = LOOPBACK,
+    *,
+    known: Callable[[], bool] = lambda: True,
 ) -> AsyncIterator[int]:
-    """Serve while the block runs; gives the port (one the system picked, for 0)."""
+    """Serve while the block runs; gives the port (one the system picked, for 0). Not ready until the pipelines are
+    `known`."""
     from aiohttp import web
 
-    runner = web.AppRunner(_application(registry, pipelines), access_log=None, shutdown_timeout=1.0)
+    runner = web.AppRunner(_application(registry, pipelines, known), access_log=None, shutdown_timeout=1.0)
     await runner.setup()
     try:
         try:
@@ -71,7 +77,7 @@ async def metrics_served(
         await runner.cleanup()
 
 
-def _application(registry: MetricRegistry, pipelines: Pipelines) -> web.Application:
+def _application(registry: MetricRegistry, pipelines: Pipelines, known: Callable[[], bool]) -> web.Application:
     from aiohttp import web
 
     async def metrics(request: web.Request) -> web.Response:
@@ -85,7 +91,7 @@ def _application(registry: MetricRegistry, pipelines: Pipelines) -> web.Applicat
 
     async def readyz(request: web.Request) -> web.Response:
         now = list(pipelines())
-        ready = all(one.ready for one in now)
+        ready = known() and all(one.ready for one in now)
         said = {
             one.pipeline: {"state": one.state, "ready": one.ready} | ({"message": one.message} if one.message else {})
             for one in now

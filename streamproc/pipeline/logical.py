@@ -144,10 +144,5 @@ class LogicalGraph:
     warnings: tuple[str, ...] = ()
     secrets: tuple[str, ...] = field(default=(), repr=False)  # resolved secret values, to redact from logs
 
-    def readers_of(self, ref: StreamRef) -> list[str]:
-        """Names of the steps and sinks that read this stream."""
-        nodes: list[LogicalStep | LogicalSink] = [*self.steps.values(), *self.sinks.values()]
-        return [node.name for node in nodes if ref in node.streams]
-
 
 Exchange = Literal["forward", "rebalance", "hash"]

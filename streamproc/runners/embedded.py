@@ -16,16 +16,16 @@ from state.failure import Failure
 from state.restored_files import RestoredFiles
 from state.store import CheckpointStore
 from streamproc.checkpoint.compatibility import fitted
+from streamproc.checkpoint.control import JobControl
 from streamproc.checkpoint.coordinator import SubtaskId
 from streamproc.checkpoint.driver import CheckpointDriver, Ending
-from streamproc.checkpoint.manifest import NOTHING_YET, committed_name
+from streamproc.checkpoint.manifest import NOTHING_YET, Manifest, committed_name
 from streamproc.checkpoint.recovery import Claim, Superseded, claim, newer_attempt, superseded_text
 from streamproc.dataflow.deployment import Deployment
 from streamproc.dataflow.subtask import Subtask
 from streamproc.observability.status import JobFailure, JobObserver
 from streamproc.pipeline.logical import LogicalGraph
 from streamproc.pipeline.physical import PhysicalGraph, plan_physical
-from streamproc.runners.control import JobControl
 from streamproc.runners.local_directory import local_directory
 from streamproc.runners.restart import GiveUp, RestartPolicy
 
@@ -152,9 +152,15 @@ async def _attempt(
     """One attempt, from claim to end. Raises whatever makes it fail."""
     job = graph.logical.job
     files = RestoredFiles(store, directory / "restored")
-    claimed = await asyncio.to_thread(
-        claim, store, wanted.checkpoint, fetch=lambda manifest: files.fetch(manifest.files())
-    )
+
+    def fetch(manifest: Manifest) -> None:
+        """Before it is recorded that this attempt goes on from it: where it does not fit, nothing has happened."""
+        committed = store.exists(committed_name(manifest.checkpoint))
+        if not (manifest.kind == "finished" and committed):
+            fitted(graph, manifest, committed=committed, dropped=options.dropped)
+        files.fetch(manifest.files())
+
+    claimed = await asyncio.to_thread(claim, store, wanted.checkpoint, fetch=fetch)
     await wanted.recorded()
     restored = claimed.restored
     for damage in claimed.skipped:

@@ -126,7 +126,7 @@ class Guard:
             return
         token = request.headers.get(CSRF_HEADER) or (form_fields(body).get(CSRF_FIELD, "") if form else "")
         if not self._sessions.fits(caller, token):
-            detail = "the form's token is missing or of another session: load the page again"
+            detail = "the form's token is missing or of another session: load the page again; a program sends JSON"
             raise Refusal(403, "csrf", "Not from a page of this service", detail)
 
 

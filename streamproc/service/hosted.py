@@ -1,37 +1,42 @@
 """One pipeline of the service: what is wanted of it, what its file means, and the supervisor that makes it so.
 
 Every change first becomes durable as what is wanted, then is brought about; both under the pipeline's lock, so changes
-come one after the other. A change that is interrupted is taken up by the next start of the service.
+come one after the other. A change that is interrupted is taken up by the next start of the service. (An upgrade without
+a savepoint stops the old revision before it becomes durable, to plan of what is stored: interrupted there, it was never
+begun.)
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeVar
 
 import structlog
 
 from state.failure import Failure
 from state.store import shown_url
+from streamproc.checkpoint.control import SavepointFailed
 from streamproc.checkpoint.manifest import Manifest
 from streamproc.observability.redaction import Redaction
 from streamproc.pipeline.faults import InvalidPipeline
 from streamproc.pipeline.logical import LogicalGraph
-from streamproc.runners.control import SavepointFailed
 from streamproc.service.api import Conflict, DropsState, FaultyPipeline, PlanOutdated, ServiceFault
 from streamproc.service.config import ServiceConfig
 from streamproc.service.definition import Definition, read_definition
 from streamproc.service.plan import dropped_names, make_plan
 from streamproc.service.rates import Samples
 from streamproc.service.registry import Damaged, Entry, Record, Registry, sha256_of
-from streamproc.service.stored import newest, release, store_of, stored_checkpoints
+from streamproc.service.stored import misfits, newest, release, release_for_upgrades, store_of, stored_checkpoints
 from streamproc.service.supervisor import PipelineSupervisor, as_failure
 from streamproc.service.views import CheckpointView, PlanView
 
 log = structlog.get_logger("streamproc.service")
+
+T = TypeVar("T")
 
 UPGRADE_SAVEPOINT_S: Final = 60.0
 _UNDER_WAY_S: Final = 5.0
@@ -104,6 +109,7 @@ class HostedPipeline:
     checkpoints: tuple[CheckpointView, ...] = ()  # as last seen in the store
     samples: Samples = field(default_factory=Samples)
     changing: asyncio.Lock = field(default_factory=asyncio.Lock)
+    returning: bool = False  # it is to be brought back, and has not been yet
     gone: bool = False
     _saving: asyncio.Lock = field(default_factory=asyncio.Lock)
     _look: asyncio.Task[tuple[CheckpointView, ...]] | None = None
@@ -124,6 +130,7 @@ class HostedPipeline:
 
     def load(self, stored: Entry | Damaged) -> None:
         """Take over what the registry holds."""
+        self.returning = True
         if isinstance(stored, Damaged):
             self.damage = stored.reason
             log.error("what is wanted of a pipeline cannot be read", pipeline=self.name, reason=stored.reason)
@@ -141,6 +148,8 @@ class HostedPipeline:
         elif await self._read() is not None:
             await self.look_into_store()
             await self._end_after_all("drain" if self.record.wanted == "drained" else "stop")
+        if await self._release_for_upgrades():  # an upgrade was cut short
+            await self.look_into_store()
 
     async def _end_after_all(self, how: Literal["stop", "drain"]) -> None:
         """The service ended while it was stopping or draining, or when it had. Results that its last checkpoint holds
@@ -195,7 +204,9 @@ class HostedPipeline:
                 await self._begin()
             return
         parallelism = None if definition.names_parallelism and not same else self.wish.parallelism
-        await self._replace(definition, drop_state=drop_state, revision=self.wish.revision + 1, parallelism=parallelism)
+        await self._replace(
+            definition, shown, drop_state=drop_state, revision=self.wish.revision + 1, parallelism=parallelism
+        )
 
     async def rescale(self, parallelism: int) -> None:
         """Go on with other subtasks."""
@@ -208,7 +219,7 @@ class HostedPipeline:
             raise DropsState(shown)
         if shown.action == "nothing" and parallelism == wish.parallelism:
             return
-        await self._replace(definition, drop_state=False, revision=wish.revision, parallelism=parallelism)
+        await self._replace(definition, shown, drop_state=False, revision=wish.revision, parallelism=parallelism)
 
     async def stop(self) -> None:
         """With a last checkpoint. What has drained, or finished, stays so."""
@@ -243,9 +254,12 @@ class HostedPipeline:
             return
         if restore_from is not None:
             await self._check_restorable(restore_from)
+            # What an upgrade was once allowed to drop was of another checkpoint.
+            await self._save(wanted="running", restore_from=restore_from, allowed_drops=())
         elif supervisor.status.state == "finished" and self.wish.wanted == "running":
             return
-        await self._save(wanted="running", restore_from=restore_from)
+        else:
+            await self._save(wanted="running", restore_from=None)
         await self._begin()
 
     async def delete(self) -> None:
@@ -315,33 +329,50 @@ class HostedPipeline:
 
     # -- bringing it about
 
-    async def _replace(self, new: Definition, *, drop_state: bool, revision: int, parallelism: int | None) -> None:
-        """Savepoint, the new wish, stop, start. The plan is made once more of the savepoint as it is: now all of it is
-        known."""
-        assert new.graph is not None
+    async def _replace(
+        self, new: Definition, shown: PlanView, *, drop_state: bool, revision: int, parallelism: int | None
+    ) -> None:
+        """Savepoint, the new wish, stop, start. The plan that was `shown` is made once more of the savepoint as it is:
+        now all of it is known. Where there is none, the old revision is stopped first: it might come to run meanwhile,
+        and leave state that the plan knows nothing of."""
+        ran = self.supervisor.running
         savepoint = await self._upgrade_savepoint()
-        old = self.graph
-        stored, committed = await asyncio.to_thread(newest, new.graph if old is None else old)
-        plan = self._plan(new.graph, stored, committed=committed, running=False)
-        if plan.drops_state and not drop_state:
-            raise DropsState(plan)
-        before = self.wish.upgrade_savepoint
-        await self._save(
-            new.yaml if revision != self.wish.revision else None,
-            revision=revision,
-            parallelism=parallelism,
-            allowed_drops=tuple(sorted(dropped_names(plan))),
-            restore_from=None,
-            upgrade_savepoint=before if savepoint is None else savepoint,
-        )
-        if savepoint is not None and before is not None:
-            await self.release(before)
+        try:
+            if savepoint is None:
+                await self.supervisor.end()
+            plan = await self._plan_of_stored(new)
+            if plan.drops_state and not drop_state:
+                raise DropsState(plan)
+            await self._save(
+                new.yaml if revision != self.wish.revision else None,
+                revision=revision,
+                parallelism=parallelism,
+                allowed_drops=tuple(sorted(dropped_names(plan) | dropped_names(shown))),
+                restore_from=None,
+                upgrade_savepoint=self.wish.upgrade_savepoint if savepoint is None else savepoint,
+            )
+        except Exception:
+            await self._release_for_upgrades()
+            if ran and not self.supervisor.running:
+                await self._go_on(self.definition)
+            raise
+        await self._release_for_upgrades()
         await self.supervisor.end()
         self.definition = new
+        await self._go_on(new)
+
+    async def _plan_of_stored(self, new: Definition) -> PlanView:
+        """What going on with this file from the newest checkpoint would do."""
+        assert new.graph is not None
+        stored, committed = await asyncio.to_thread(newest, new.graph if self.graph is None else self.graph)
+        return self._plan(new.graph, stored, committed=committed, running=False)
+
+    async def _go_on(self, definition: Definition | None) -> None:
+        """As is wanted, after a run was ended for another."""
         if self.wish.wanted == "running":
-            await self._begin(new)
+            await self._begin(definition)
         elif self.wish.wanted == "drained" and self.supervisor.status.state not in ("drained", "finished"):
-            await self._begin(new, then="drain")
+            await self._begin(definition, then="drain")
 
     async def _upgrade_savepoint(self) -> int | None:
         """Where to go back to should the new revision be a mistake. A pipeline that cannot take one any more is what
@@ -350,21 +381,31 @@ class HostedPipeline:
             return None
         try:
             async with asyncio.timeout(UPGRADE_SAVEPOINT_S):
-                return await self.supervisor.savepoint()
+                return await self.supervisor.savepoint("upgrade")
         except (SavepointFailed, TimeoutError) as error:
             log.warning("no savepoint before the upgrade", pipeline=self.name, reason=str(error) or "it took too long")
             return None
 
     async def release(self, savepoint: int) -> None:
         """Nobody keeps it any more. Where the store does not answer it stays, and the log says so."""
-        graph = self.graph
-        assert graph is not None
+        assert self.graph is not None
+        await self._released(release, self.graph, savepoint)
+
+    async def _release_for_upgrades(self) -> bool:
+        """Of the savepoints that only upgrades asked for, the last that was gone on from is kept: release what others
+        there are, of upgrades that were refused or cut short, too. Whether there were any."""
+        if self.graph is None:
+            return False
+        return bool(await self._released(release_for_upgrades, self.graph, self.wish.upgrade_savepoint))
+
+    async def _released(self, act: Callable[..., T], *arguments: Any) -> T | None:
         try:
             async with asyncio.timeout(_LOOK_S):
-                await asyncio.to_thread(release, graph, savepoint)
+                return await asyncio.to_thread(act, *arguments)
         except (Failure, TimeoutError) as error:
             reason = str(error) or "the store does not answer"
-            log.warning("an old savepoint is kept", pipeline=self.name, savepoint=savepoint, reason=reason)
+            log.warning("an old savepoint is kept", pipeline=self.name, reason=reason)
+            return None
 
     async def _begin(
         self, definition: Definition | None = None, *, then: Literal["stop", "drain"] | None = None
@@ -415,6 +456,12 @@ class HostedPipeline:
             raise ServiceFault(404, "unknown-checkpoint", "There is no such checkpoint", detail)
         if (damage := views[checkpoint].damage) is not None:
             raise Conflict(f"checkpoint {checkpoint} cannot be gone on from: {damage}")
+        if found := await asyncio.to_thread(misfits, self.graph, checkpoint):
+            says = "; ".join(map(self.around.redaction.text, found))
+            raise Conflict(
+                f"checkpoint {checkpoint} does not fit the file as it is now: {says}. "
+                "Apply the file of its time first, and start from it then; or start from another"
+            )
 
     async def _save(self, yaml: bytes | None = None, **changed: Any) -> None:
         """Make another wish durable; `yaml` that of a new revision. Raises RegistryUnwritable."""

@@ -200,11 +200,15 @@ class Upgrade:
         before = None if self.old is None else self.old.sinks.get(name)
         found = [] if before is None else differences(sink_fields(before), sink_fields(sink))
         says = [str(each) for each in found]
-        if isinstance(sink.config, KafkaSinkSpec):
+        lost = ("sink", name) in self.lost
+        if lost:
+            says += _GONE["sink"]
+        elif isinstance(sink.config, KafkaSinkSpec):
             says += _kafka_sink_notes({each.label: each for each in found})
         elif any(each.label == "path" for each in found):
             says.append("what it has written stays where it is")
-        return StepChange(name=name, kind="sink", change=_change(before, found), state="none", says=tuple(says))
+        state: Verdict = "dropped" if lost else "none"
+        return StepChange(name=name, kind="sink", change=_change(before, found), state=state, says=tuple(says))
 
     # -- what is gone
 

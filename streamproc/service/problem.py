@@ -120,5 +120,8 @@ def _of_http(error: HTTPException) -> ProblemResponse:
     detail = error.detail if error.detail and error.detail != title else ""
     if error.status_code == 404:
         detail = detail or "nothing is here; /docs lists what is"
+    if error.status_code == 405:
+        allowed = (error.headers or {}).get("Allow", "")
+        detail = detail or f"what is here takes {allowed or 'other methods'}"
     slug = title.lower().replace(" ", "-")
     return ProblemResponse(error.status_code, slug, title, detail, headers=error.headers)

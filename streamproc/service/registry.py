@@ -115,15 +115,17 @@ class Registry:
         return {path.name: _read(path) for path in folders}
 
     def create(self, record: Record, yaml: bytes) -> None:
-        """A new pipeline, in place of a damaged one of that name."""
+        """A new pipeline. In the folder of a damaged one of that name only files are replaced: it stays damaged until
+        the new record is there."""
         folder = self._pipelines / record.name
+        if folder.is_dir():
+            self.write(record, yaml)
+            return
         made = folder.with_name(record.name + UNFINISHED)
         shutil.rmtree(made, ignore_errors=True)
         made.mkdir()
         write_file(made / _yaml_name(record.revision), yaml)
         write_file(made / _RECORD, record.model_dump_json(indent=1).encode())
-        if folder.exists():
-            self.forget(record.name)
         rename(made, folder)
 
     def write(self, record: Record, yaml: bytes | None = None) -> None:

@@ -33,8 +33,10 @@ _READY: Final[dict[Wanted, tuple[State, ...]]] = {
 
 
 def is_ready(hosted: HostedPipeline) -> bool:
-    """Whether it is as wanted."""
-    return hosted.record is not None and hosted.supervisor.status.state in _READY[hosted.record.wanted]
+    """Whether it is as wanted. Nobody knows of one that has not been brought back yet."""
+    if hosted.record is None or hosted.returning:
+        return False
+    return hosted.supervisor.status.state in _READY[hosted.record.wanted]
 
 
 def summary_of(hosted: HostedPipeline) -> PipelineSummary:

@@ -84,7 +84,13 @@ async def serve(
         server = api_server(create_app(service, config, page=page_router(service), audit=audit), tls)
         stop = around.enter_context(_stopped_by_signals(say))
         metrics_port = await around.enter_async_context(
-            metrics_served(registry, lambda: map(_Ready, service.list()), config.metrics.port, config.metrics.host)
+            metrics_served(
+                registry,
+                lambda: map(_Ready, service.list()),
+                config.metrics.port,
+                config.metrics.host,
+                known=lambda: service.opened,
+            )
         )
         await service.open()
         try:

@@ -17,12 +17,12 @@ from weakref import WeakValueDictionary
 
 import structlog
 
+from streamproc.checkpoint.control import SavepointFailed
 from streamproc.observability.facts import JobFacts
 from streamproc.observability.loop_lag import measure_loop_lag
 from streamproc.observability.metrics import MetricRegistry
 from streamproc.observability.redaction import Redaction
 from streamproc.pipeline.physical import PhysicalGraph
-from streamproc.runners.control import SavepointFailed
 from streamproc.service.api import Conflict, ServiceFault, UnknownPipeline
 from streamproc.service.config import ServiceConfig
 from streamproc.service.hosted import HostedPipeline, Surroundings
@@ -129,9 +129,14 @@ class PipelineService:
             self._around.registry.close()
 
     @property
+    def opened(self) -> bool:
+        """Every pipeline that there was is known."""
+        return bool(self._own)
+
+    @property
     def ready(self) -> bool:
         """Every pipeline is as wanted."""
-        return all(is_ready(hosted) for hosted in self._pipelines.values())
+        return self.opened and all(is_ready(hosted) for hosted in self._pipelines.values())
 
     @property
     def left_behind(self) -> bool:
@@ -388,6 +393,8 @@ class PipelineService:
             except Exception as error:
                 log.error("a pipeline could not be brought back", pipeline=hosted.name, exc_info=error)
                 hosted.supervisor.fail(as_failure(error))
+            finally:
+                hosted.returning = False
 
     async def _sample(self) -> None:
         while True:

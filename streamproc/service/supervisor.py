@@ -16,11 +16,12 @@ import structlog
 
 from operators.element import CheckpointId
 from state.failure import Failure
+from streamproc.checkpoint.control import JobControl
+from streamproc.checkpoint.manifest import Asker
 from streamproc.observability.facts import JobFacts
 from streamproc.observability.metrics import MetricRegistry, PipelineMetrics
 from streamproc.observability.status import JobFailure, JobObserver, JobStatus
 from streamproc.pipeline.logical import LogicalGraph
-from streamproc.runners.control import JobControl
 from streamproc.runners.embedded import JobResult, RunOptions, UnexpectedFailure, run_pipeline
 
 log = structlog.get_logger("streamproc.service")
@@ -96,9 +97,9 @@ class PipelineSupervisor:
         while self._run is not None and self.status.state == "starting" and time.monotonic() < until:
             await asyncio.wait({self._run}, timeout=_GRAIN_S)  # a status tells nobody that it has changed
 
-    async def savepoint(self) -> CheckpointId:
+    async def savepoint(self, by: Asker = "user") -> CheckpointId:
         """A checkpoint that the job never removes. Raises SavepointFailed."""
-        return await self._control.savepoint()
+        return await self._control.savepoint(by)
 
     def drain(self) -> None:
         """Ask the run to end its input and then itself."""

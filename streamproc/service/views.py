@@ -35,13 +35,14 @@ class FailureView(View):
 
 
 class CheckpointView(View):
-    """A stored checkpoint. `damage` says what is wrong with one that cannot be used."""
+    """A stored checkpoint. `damage` says what is wrong with one that cannot be used; of such a one nobody knows the
+    attempt, the time and the size."""
 
     id: int
     kind: CheckpointKind
-    attempt: int
-    completed_at: datetime
-    size_bytes: int
+    attempt: int | None = None
+    completed_at: datetime | None = None
+    size_bytes: int | None = None
     duration_seconds: float | None = None  # of those completed since the service started
     alignment_seconds: float | None = None
     damage: str | None = None

@@ -269,7 +269,7 @@ def _python_operator(
         return BatchFunction(BatchFunctionSpec(code, fields, schema, errors), context, function)
     if mode == "row":
         return RowFunction(RowFunctionSpec(code, fields, schema, errors), context, function)
-    return AsyncFunction(AsyncFunctionSpec(code, fields, schema, limits, errors), context, function)
+    return AsyncFunction(AsyncFunctionSpec(code, fields, schema, errors, limits=limits), context, function)
 
 
 def _code_of(function: Callable[..., Any]) -> UserCode:

@@ -96,6 +96,17 @@ async def test_one_can_go_back_to_a_savepoint(file: Path) -> None:
     assert results(file) == [("00", "a", 3)] * 2
 
 
+async def test_a_savepoint_that_a_user_asked_for_is_theirs_whoever_else_did(file: Path) -> None:
+    write(file, ("a", 1, 1))
+    async with running(file) as run:
+        await run.until(lambda: run.status.records_in == 1)
+        for_upgrade = await run.control.savepoint("upgrade")
+        at_once = await asyncio.gather(run.control.savepoint("upgrade"), run.control.savepoint())
+        assert at_once[0] == at_once[1]
+        assert list_savepoints(store(file), by="upgrade") == [for_upgrade]
+        assert list_savepoints(store(file)) == [for_upgrade, at_once[0]]
+
+
 async def test_a_savepoint_asked_of_a_job_that_ends_is_refused(file: Path) -> None:
     write(file, ("a", 1, 1))
     async with running(file) as run:
@@ -157,6 +168,25 @@ async def test_state_that_does_not_fit_is_lost_only_where_that_was_allowed(file:
         assert isinstance((await run.result()).failure, IncompatibleCheckpoint)
     async with running(file, dropped=frozenset({"sums"})) as run:
         await run.until(lambda: results(file) == [("00", "a", 1)])
+        assert (await run.stop()).status == "stopped"
+
+
+async def test_going_back_to_what_does_not_fit_changes_nothing(file: Path) -> None:
+    write(file, ("a", 1, 1))
+    async with running(file) as run:
+        await run.until(lambda: run.status.records_in == 1)
+        savepoint = await run.control.savepoint()
+        assert (await run.stop()).status == "stopped"
+    edit(file, "{n: sum(n)}", "{n: max(n)}")
+    write(file, ("a", 3, 2))
+    async with running(file, dropped=frozenset({"sums"})) as run:
+        await run.until(lambda: run.status.records_in == 1)
+        assert (await run.stop()).status == "stopped"
+    async with running(file, restore_from=savepoint) as run:
+        assert isinstance((await run.result()).failure, IncompatibleCheckpoint)
+    write(file, ("a", 2, 3), ("a", 0, 30))
+    async with running(file) as run:
+        await run.until(lambda: results(file) == [("00", "a", 3)])
         assert (await run.stop()).status == "stopped"
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import errno
 import json
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
@@ -11,13 +13,14 @@ from typing import Any
 
 import pytest
 
+from streamproc.dataflow.deployment import Deployment
 from streamproc.observability.metrics import MetricRegistry
 from streamproc.observability.redaction import Redaction
 from streamproc.service import hosted, supervisor
 from streamproc.service.api import Conflict, DropsState, FaultyPipeline, PlanOutdated, ServiceFault, UnknownPipeline
 from streamproc.service.config import ServiceConfig
 from streamproc.service.plan import StorageMoved
-from streamproc.service.registry import DirectoryInUse
+from streamproc.service.registry import DirectoryInUse, Registry
 from streamproc.service.service import PipelineService
 from tests.eventually import eventually
 
@@ -188,6 +191,121 @@ async def test_state_is_dropped_only_where_that_is_said_and_the_file_wins_over_a
         await eventually(shop.everything_once)
         await service.stop("shop", drain=True)
         assert sum(row["n"] for row in shop.rows("counts")) == 50, "what was counted before is lost, as was allowed"
+
+
+@pytest.mark.parametrize("runs", ["after no savepoint was taken", "before the record is written"])
+async def test_what_an_old_revision_does_meanwhile_is_planned_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runs: str
+) -> None:
+    """It is starting when the plan is made, and runs as soon as it can: then there is state that the plan knows nothing
+    of. It has come to it when it is stopped, or never does."""
+    shop, reached = Shop(tmp_path), asyncio.Event()
+    opened, no_savepoint, saved = Deployment.open, hosted.HostedPipeline._upgrade_savepoint, hosted.HostedPipeline._save
+
+    async def open_later(self: Deployment) -> None:
+        await reached.wait()
+        await opened(self)
+
+    async def run_now(pipeline: hosted.HostedPipeline) -> None:
+        reached.set()
+        await eventually(lambda: not pipeline.supervisor.running or shop.everything_once())
+
+    async def upgrade_savepoint(self: hosted.HostedPipeline) -> int | None:
+        savepoint = await no_savepoint(self)
+        if runs == "after no savepoint was taken":
+            await run_now(self)
+        return savepoint
+
+    async def save(self: hosted.HostedPipeline, *arguments: Any, **changed: Any) -> None:
+        await run_now(self)
+        await saved(self, *arguments, **changed)
+
+    monkeypatch.setattr(Deployment, "open", open_later)
+    monkeypatch.setattr(hosted.HostedPipeline, "_upgrade_savepoint", upgrade_savepoint)
+    monkeypatch.setattr(hosted.HostedPipeline, "_save", save)
+    monkeypatch.setattr(hosted, "_UNDER_WAY_S", 0.1)
+    async with serving(tmp_path) as service:
+        shop.write()
+        await service.put("shop", shop.yaml())
+        assert service.get("shop").state == "starting"
+        changed = shop.yaml(counts="n: count(*), last: max(id)")
+        if runs == "after no savepoint was taken":
+            with pytest.raises(DropsState):
+                await service.put("shop", changed)
+            revision = 1
+        else:
+            await service.put("shop", changed)
+            revision = 2
+        shop.write()
+        await eventually(shop.everything_once)
+        detail = service.get("shop")
+        assert (detail.revision, detail.state, detail.restarts) == (revision, "running", 0)
+
+
+async def test_a_refused_upgrade_leaves_no_savepoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shop = Shop(tmp_path)
+    async with serving(tmp_path) as service:
+        shop.write()
+        await service.put("shop", shop.yaml())
+        await eventually(shop.everything_once)
+        taken = await service.savepoint("shop")
+
+        def full(*_: object) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(Registry, "write", full)
+            with pytest.raises(ServiceFault, match="No space left"):
+                await service.rescale("shop", 2)
+        newest, *_ = [view for view in await service.checkpoints("shop") if view.id > taken.id]
+        assert newest.kind == "periodic"
+        assert service.get("shop").savepoints == (taken.id,)
+        assert service.get("shop").state == "running"
+
+
+async def test_what_an_upgrade_was_allowed_to_drop_is_not_dropped_of_another_checkpoint(tmp_path: Path) -> None:
+    shop = Shop(tmp_path)
+    async with serving(tmp_path) as service:
+        shop.write()
+        await service.put("shop", shop.yaml())
+        await eventually(shop.everything_once)
+        savepoint = (await service.savepoint("shop")).id
+        await service.put("shop", shop.yaml(counts="n: count(*), last: max(id)"), drop_state=True)
+        await eventually(is_in(service, "shop", "running"))
+        await service.stop("shop")
+        with pytest.raises(
+            Conflict, match=r"does not fit the file as it is now: step counts has changed.*Apply the file"
+        ):
+            await service.start("shop", restore_from=savepoint)
+        assert service.get("shop").wanted == "stopped"
+        with pytest.raises(DropsState):
+            await service.put("shop", shop.yaml())
+        await service.put("shop", shop.yaml(), drop_state=True)
+        await service.start("shop", restore_from=savepoint)
+        await eventually(is_in(service, "shop", "running"))
+        shop.write()
+        await eventually(shop.everything_once)
+        await drained_exactly(service, shop)
+
+
+async def test_nothing_is_ready_before_it_was_brought_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shop, reached = Shop(tmp_path), asyncio.Event()
+    async with serving(tmp_path) as service:
+        await service.put("shop", shop.yaml())
+        await service.stop("shop")
+    bring_back = hosted.HostedPipeline.bring_back
+
+    async def later(self: hosted.HostedPipeline) -> None:
+        await reached.wait()
+        await bring_back(self)
+
+    monkeypatch.setattr(hosted.HostedPipeline, "bring_back", later)
+    unopened = PipelineService(ServiceConfig(directory=tmp_path / "service"), MetricRegistry(), Redaction())
+    assert not unopened.ready
+    async with serving(tmp_path) as service:
+        assert (service.get("shop").state, service.get("shop").ready, service.ready) == ("stopped", False, False)
+        reached.set()
+        await eventually(lambda: service.ready)
 
 
 async def test_a_restarted_service_brings_everything_back(tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ class Killed:
     def __init__(self, folder: Path) -> None:
         self.shop = Shop(folder)
         self.service = Service(folder)
+        self.taken: set[int] = set()  # savepoints a user asked for
 
     def file(self, revision: int = 1) -> str:
         """Its YAML; each revision has a sink more."""
@@ -54,12 +55,21 @@ class Killed:
         """The service is back, and the pipeline in this state; more rows have come where it runs. It dies again at
         `crash`."""
         self.service.start(crash=crash)
-        self.service.until(lambda: self.detail()["state"] == state)
+        self.service.until(lambda: (self.detail()["state"], self.detail()["ready"]) == (state, True))
         detail = self.detail()
-        assert (detail["wanted"], detail["revision"], detail["ready"]) == (state, revision, True)
+        assert (detail["wanted"], detail["revision"]) == (state, revision)
         assert detail["yaml"] == self.file(revision)
+        self.service.until(lambda: self.detail()["savepoints"] == self.kept())
         if state == "running":
             self.more_rows()
+
+    def kept(self) -> list[int]:
+        """The savepoint of the last upgrade that was done, and a user's."""
+        of_upgrade = self.record()["upgrade_savepoint"]
+        return sorted(self.taken | ({of_upgrade} - {None}), reverse=True)
+
+    def record(self) -> Any:
+        return json.loads((self.service.folder / ".streamproc/service/pipelines/shop/record.json").read_text())
 
     def more_rows(self) -> None:
         self.shop.write(_ROWS)
@@ -100,12 +110,12 @@ def test_every_operation_is_done_or_was_never_begun(tmp_path: Path) -> None:
         it.service.until(it.shop.everything_once)  # what the last checkpoint holds is committed after all
         it.ask("POST", "/start")
         savepoint = it.ask("POST", "/savepoints")["id"]
+        it.taken.add(savepoint)
         it.ask("POST", "/stop")
         it.dies("POST", "/start", json.dumps({"from": savepoint}))
 
         it.back("after-last-manifest", "running", 3)
-        record = json.loads((tmp_path / ".streamproc/service/pipelines/shop/record.json").read_text())
-        assert record["restore_from"] is None
+        assert it.record()["restore_from"] is None
         it.dies("POST", "/stop", '{"drain": true}')
 
         it.back(None, "drained", 3)

@@ -212,6 +212,13 @@ def test_kustomize_takes_the_manifests() -> None:
     (stateful_set,) = (m for m in rendered if m["kind"] == "StatefulSet")
     volumes = stateful_set["spec"]["template"]["spec"]["volumes"]
     assert config in {volume.get("configMap", {}).get("name") for volume in volumes}
+    # Clients of the service need their label only: kustomize adds the service's own to `matchLabels`.
+    (policy,) = (m["spec"] for m in rendered if m["kind"] == "NetworkPolicy")
+    assert policy["podSelector"]["matchLabels"] == stateful_set["spec"]["selector"]["matchLabels"]
+    (client,) = (peer for rule in policy["ingress"] for peer in rule["from"] if "podSelector" in peer)
+    assert client["podSelector"] == {
+        "matchExpressions": [{"key": "streamproc-client", "operator": "In", "values": ["true"]}]
+    }
 
 
 def test_prometheus_asks_where_the_service_answers() -> None:

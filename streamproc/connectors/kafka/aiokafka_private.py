@@ -197,6 +197,11 @@ class Client:
         code, _, topic_id, _, partitions, _, _ = response.topics[0]
         return code, "" if topic_id == NO_UUID else topic_id.hex(), [partition[1] for partition in partitions]
 
+    async def cluster_id(self) -> str:
+        """What the cluster calls itself, at whatever addresses it is; empty where brokers do not say."""
+        response = await self.send(None, MetadataRequest([], allow_auto_topic_creation=False), coordination=True)
+        return getattr(response, "cluster_id", None) or ""
+
     async def topic_names(self) -> list[str]:
         """Names of the topics we may see; empty when brokers do not say."""
         with contextlib.suppress(Unreachable, KafkaRefused):

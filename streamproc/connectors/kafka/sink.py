@@ -31,7 +31,13 @@ from streamproc.connectors.kafka.failure import (
     TopicMissing,
     TransactionExpired,
 )
-from streamproc.connectors.kafka.transactions import Prepared, TransactionClient, id_prefix, transactional_id
+from streamproc.connectors.kafka.transactions import (
+    Prepared,
+    TransactionClient,
+    check_cluster,
+    id_prefix,
+    transactional_id,
+)
 from streamproc.pipeline.spec import KafkaConnectionSpec, KafkaSinkSpec
 
 SLOTS: Final = 3  # transactional ids of a subtask that are fenced before they were ever used
@@ -60,17 +66,22 @@ class KafkaSink:
         self.connection = connection
         self.why = f"sink {name}"
         self.contact = Contact()  # while it recovers
+        self.cluster = ""  # its id, known once recovered
         self._schema = schema
         self._carries_errors = carries_errors
         self._fenced: dict[str, ProducerIdentity] = {}
 
     async def recover(self, committables: Sequence[Committable], parallelism: int) -> None:
         """Commit what the restored checkpoint prepared, then take every transactional id of this sink away
-        from whoever still holds it. `CommitLost` when a prepared transaction was aborted meanwhile."""
+        from whoever still holds it. `CommitLost` when a prepared transaction was aborted meanwhile, `KafkaRefused`
+        when it is another cluster's."""
         client = await connect(self.connection, why=self.why, contact=self.contact)
         try:
             transactions = TransactionClient(client, self.config.transaction_timeout, why=self.why)
-            await commit_all(transactions, [Prepared.from_json(kept) for kept in committables])
+            prepared = [Prepared.from_json(kept) for kept in committables]
+            self.cluster = await patiently(client.cluster_id, client=client, why=self.why)
+            check_cluster(prepared, self.cluster, why=self.why)
+            await commit_all(transactions, prepared)
             ids = await transactions.ids(id_prefix(self.pipeline, self.name))
             if self.exactly_once:
                 ids |= {
@@ -273,7 +284,9 @@ class TransactionalWriter(_TopicWriter):
             slot, place = transaction.slot, transaction.delivery.acknowledged_at
             if place is None:  # every batch was acknowledged as a duplicate, without its offset
                 raise BrokerError(f"{self._why}: the broker did not say where records of {self._topic!r} were written")
-            prepared = Prepared(slot.transactional_id, slot.identity, checkpoint, self._topic, *place)
+            prepared = Prepared(
+                slot.transactional_id, slot.identity, checkpoint, self._topic, *place, self._sink.cluster
+            )
             self._prepared.append((prepared, slot))
             self._open = None
         if any(self._expired(slot) for _, slot in self._prepared):

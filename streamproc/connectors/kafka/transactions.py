@@ -9,7 +9,7 @@ When the broker refuses a commit because the epoch has moved on, the log itself 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -63,6 +63,7 @@ class Prepared:
     topic: str
     partition: int
     offset: int
+    cluster: str  # its id; empty: not known
 
     def to_json(self) -> dict[str, Any]:
         """What a manifest keeps."""
@@ -74,6 +75,7 @@ class Prepared:
             "topic": self.topic,
             "partition": self.partition,
             "offset": self.offset,
+            "cluster": self.cluster,
         }
 
     @staticmethod
@@ -81,7 +83,7 @@ class Prepared:
         """What a manifest kept."""
         identity = ProducerIdentity(kept["producer_id"], kept["epoch"])
         place = (kept["topic"], kept["partition"], kept["offset"])
-        return Prepared(kept["transactional_id"], identity, kept["checkpoint"], *place)
+        return Prepared(kept["transactional_id"], identity, kept["checkpoint"], *place, kept.get("cluster", ""))
 
 
 class TransactionClient:
@@ -219,6 +221,17 @@ class TransactionClient:
         except Unreachable:
             self._coordinators.pop(transactional, None)
             raise
+
+
+def check_cluster(prepared: Sequence[Prepared], cluster: str, *, why: str) -> None:
+    """Another cluster knows nothing of these transactions, and may have a topic of that name. Raises KafkaRefused."""
+    for each in prepared:
+        if each.cluster and cluster and each.cluster != cluster:
+            raise KafkaRefused(
+                f"{why}: results of checkpoint {each.checkpoint} wait to be committed in the cluster {each.cluster}, "
+                f"but its brokers are of the cluster {cluster}: start the pipeline once with the brokers of before, "
+                "and they are"
+            )
 
 
 def fenced_text(why: str) -> str:

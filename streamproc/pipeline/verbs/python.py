@@ -56,4 +56,4 @@ def _operator(context: VerbContext, code: UserCode, fields: Fields) -> _Spec:
     if spec.mode == "row":
         return RowFunctionSpec(code, fields, schema, context.errors)
     limits = CallLimits(spec.in_flight, spec.timeout, spec.retries)
-    return AsyncFunctionSpec(code, fields, schema, limits, context.errors)
+    return AsyncFunctionSpec(code, fields, schema, context.errors, limits=limits)

@@ -79,7 +79,7 @@ def draw(graph: GraphView) -> Drawing:
 
 def load(node: NodeView, live: bool) -> Load:
     """What its subtasks do most: one word."""
-    if not live:
+    if not live or not (node.busy or node.backpressured or node.idle):  # it has not begun: it connects, or restores
         return "still"
     if node.backpressured >= _BACKPRESSURED:
         return "backpressured"

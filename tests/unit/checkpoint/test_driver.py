@@ -9,11 +9,11 @@ import pytest
 
 from operators.element import CheckpointId
 from state.store import CheckpointStore
+from streamproc.checkpoint.control import JobControl
 from streamproc.checkpoint.driver import CheckpointDriver
 from streamproc.observability.metrics import MetricRegistry, PipelineMetrics
 from streamproc.observability.status import JobObserver, JobStatus
 from streamproc.pipeline.spec import CheckpointSpec
-from streamproc.runners.control import JobControl
 
 
 @pytest.mark.parametrize("steps", range(4))

@@ -90,6 +90,13 @@ def test_what_a_zombie_wrote_after_the_next_attempt_restored_is_ignored() -> Non
     assert lineage(attempts, {CheckpointId(c): a for c, a in [(1, 1), (2, 1), (3, 1)]}) == [2, 1]
 
 
+def test_what_an_attempt_has_restored_is_used_again_when_nothing_else_is_left_of_its_writer() -> None:
+    savepoint, later = CheckpointId(3), CheckpointId(80)
+    attempts = [Attempt(8, CheckpointId(79)), Attempt(9, savepoint)]  # 9 has gone back, and completed nothing yet
+    assert lineage(attempts, {savepoint: 1, later: 8}) == [3]
+    assert lineage([*attempts, Attempt(10, None)], {savepoint: 1, later: 8}) == []
+
+
 def test_an_attempt_from_nothing_cuts_all_older_lineage() -> None:
     assert lineage([Attempt(1, None), Attempt(2, None)], {CheckpointId(1): 1}) == []
 

@@ -6,8 +6,9 @@ import io
 
 from rich.console import Console
 
-from streamproc.commands.remote_views import list_view
+from streamproc.commands.remote_views import list_view, status_view
 from streamproc.service.views import PipelineSummary
+from tests.shown_pipelines import pipeline, revenue_graph
 
 
 def test_a_long_reason_leaves_the_table_as_it_is() -> None:
@@ -22,3 +23,14 @@ def test_a_long_reason_leaves_the_table_as_it_is() -> None:
     assert "failed, wanted running" in row
     assert "checkpoint" not in row
     assert reason.split() == text.partition("clicks: ")[2].split()
+
+
+def test_a_narrow_terminal_cuts_no_figure_short() -> None:
+    detail, graph = pipeline("revenue-by-country"), revenue_graph("revenue-by-country")
+    figures = {f"{each.records_in_per_second:,.0f}" for each in graph.nodes}
+    figures |= {f"{detail.records_in:,}", f"{detail.records_out:,}"}
+    printed = io.StringIO()
+    console = Console(file=printed, width=80)
+    console.print(list_view([detail]))
+    console.print(status_view(detail, graph))
+    assert figures <= set(printed.getvalue().split())

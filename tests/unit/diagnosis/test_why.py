@@ -134,7 +134,7 @@ def test_a_window_that_no_newer_row_closes() -> None:
     view = ask(job(orders_quiet(split("orders-0", "12:00:40", 90.0)), revenue("12:00:40")), "out", flow=rates())
     assert told(view) == snapshot("""\
 no_input (orders): source orders has brought no row for 1 min 30 s; everything that is there has been read (lag 0): look at what writes to it
-window_open (revenue): revenue gives its next results when the watermark reaches 12:01:00 UTC; it is at 12:00:40 UTC, 20 s of event time to go, and has not moved for 10 s; orders has to bring a row with at of 12:01:10 UTC or later (out_of_order: 10s holds every result back by that)
+window_open (revenue): revenue gives its next results when the watermark reaches 12:01:00 UTC; it is at 12:00:40 UTC, 20 s of event time to go, and has not moved in the last 10 s; orders has to bring a row with at of 12:01:10 UTC or later (out_of_order: 10s holds every result back by that)
 ruled_out (job): ruled out: its sources answer, no split holds the watermark back, no row was late, no record was bad, conditions let rows through, nobody waits for room\
 """)
 

@@ -44,6 +44,14 @@ async def test_ready_follows_the_job_and_alive_does_not() -> None:
         assert (await get(port, "/readyz"))[0] == 200
 
 
+async def test_nothing_is_ready_before_the_pipelines_are_known() -> None:
+    known = False
+    async with metrics_served(MetricRegistry(), list, 0, known=lambda: known) as port:
+        assert (await get(port, "/readyz"))[0] == 503
+        known = True
+        assert (await get(port, "/readyz"))[0] == 200
+
+
 async def test_what_is_wanted_and_whether_it_is_so_are_metrics_too() -> None:
     job = JobStatus("p", state="waiting")
     async with metrics_served(MetricRegistry(), lambda: [job], 0) as port:

@@ -213,7 +213,6 @@ sinks:
     assert dead.carries_errors
     assert dead.schema == ERRORS_SCHEMA
     assert dead.streams == (StreamRef("orders", "errors"), StreamRef("more", "errors"))
-    assert graph.readers_of(StreamRef("orders", "errors")) == ["dead"]
 
 
 def test_metadata_types_and_bounds() -> None:

@@ -13,7 +13,7 @@ from inline_snapshot import snapshot
 
 from operators.element import CheckpointId
 from state.key_group import range_of_subtask
-from streamproc.checkpoint.compatibility import describes
+from streamproc.checkpoint.compatibility import IncompatibleCheckpoint, describes, fitted
 from streamproc.checkpoint.manifest import Manifest, StepPart
 from streamproc.checkpoint.positions import sample_splits
 from streamproc.pipeline.logical import LogicalGraph
@@ -591,6 +591,35 @@ sink out: removed, dropped
 """)
     assert dropped_names(plan) == {"out"}
     assert not planned(*edit, stored=stored, running=False, committed=True).drops_state
+
+
+_OUT = 'out: {type: kafka, brokers: ["kafka:9092"], topic: revenue, input: revenue, key: [country]}'
+_TRANSACTION = {"transactional_id": "streamproc.shop.out.0.0", "topic": "revenue"}
+_PART = {"folder": "out", "pending": ".shop.log.0.inprogress", "final": "part-0", "bytes": 1}
+
+
+@pytest.mark.parametrize(
+    ("edit", "lost"),
+    [
+        ((_OUT, "out: {type: print, input: revenue}"), {"out"}),
+        ((_OUT, "out: {type: file, path: revenue, input: revenue}"), {"out"}),
+        ((_OUT, _OUT.replace("kafka:9092", "elsewhere:9092")), set()),
+        ((_OUT, _OUT.replace("topic: revenue", "topic: other")), set()),
+        (("log: {type: file, path: out,", "log: {type: blackhole,"), {"log"}),
+        (("log: {type: file, path: out,", "log: {type: file, path: other,"), set()),
+    ],
+)
+def test_results_are_not_handed_to_a_sink_that_cannot_commit_them(edit: tuple[str, str], lost: set[str]) -> None:
+    stored = replace(checkpoint_of(graph_of(SHOP)), sinks={"out": [_TRANSACTION], "log": [_PART]})
+    plan = planned(edit, stored=stored, running=False, committed=False)
+    assert dropped_names(plan) == lost
+    assert plan.drops_state == bool(lost)
+    assert not planned(edit, stored=stored, running=False, committed=True).drops_state
+    graph = plan_physical(graph_of(edited(edit)))
+    if lost:
+        with pytest.raises(IncompatibleCheckpoint, match="start the pipeline as it was, once"):
+            fitted(graph, stored, committed=False)
+    assert fitted(graph, stored, committed=False, dropped=lost).sinks.keys() == {"out", "log"} - lost
 
 
 QUERY = """

@@ -67,22 +67,27 @@ def reopened(directory: Path) -> Entry | Damaged | None:
         registry.close()
 
 
-@pytest.mark.parametrize("change", ["create", "write", "revise", "forget"])
+@pytest.mark.parametrize("change", ["create", "write", "revise", "forget", "replace"])
 def test_every_prefix_of_a_change_leaves_the_old_or_the_new(
     change: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second = b"version: 1\n", b"version: 1 # second\n"
-    old: Entry | None = None if change == "create" else Entry(wish(first), first)
+    old: Entry | Damaged | None = None if change == "create" else Entry(wish(first), first)
     new = {
         "create": Entry(wish(first), first),
         "write": Entry(wish(first, wanted="stopped"), first),
         "revise": Entry(wish(second, revision=2), second),
         "forget": None,
+        "replace": Entry(wish(second), second),
     }[change]
+    if change == "replace":
+        old = Damaged("record.json is damaged: Invalid JSON: EOF while parsing an object at line 1 column 1")
 
     def apply(registry: Registry) -> None:
         if change == "create":
             registry.create(wish(first), first)
+        elif change == "replace":
+            registry.create(wish(second), second)
         elif change == "forget":
             registry.forget("shop")
         else:
@@ -93,8 +98,10 @@ def test_every_prefix_of_a_change_leaves_the_old_or_the_new(
     for number in range(1, 100):
         directory = tmp_path / str(number)
         registry = Registry(directory)
-        if old is not None:
-            registry.create(old.record, old.yaml)
+        if change != "create":
+            registry.create(wish(first), first)
+        if change == "replace":
+            (directory / "pipelines/shop/record.json").write_bytes(b"{")
         try:
             with killed_at(number, monkeypatch):
                 apply(registry)

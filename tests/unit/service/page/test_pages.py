@@ -13,7 +13,7 @@ from streamproc.service.app import create_app
 from streamproc.service.config import ServiceConfig, TokenConfig
 from streamproc.service.guard import GuardedRoute, needed
 from streamproc.service.page.routes import page_router
-from streamproc.service.views import DeadLetterView
+from streamproc.service.views import DeadLetterView, ErrorList, ErrorView
 from tests.shown_pipelines import ShownPipelines, edge, failed, node, now, pipeline, revenue_graph
 
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>{{ 7 * 7 }}"
@@ -84,6 +84,28 @@ async def test_what_pipelines_hold_is_text(client: httpx.AsyncClient, shown: Sho
         assert "<script>alert" not in text
         assert re.findall(r"<script[^>]*>", text) == re.findall(r'<script src="/static/page\.js\?\w+" defer>', text)
         assert "49" not in re.findall(r"onerror=alert\(2\)&gt;(.{9})", text), "a template of theirs was run"
+
+
+async def test_a_node_that_has_not_begun_is_not_idle(client: httpx.AsyncClient, shown: ShownPipelines) -> None:
+    graph = revenue_graph("orders")
+    begun = [each.model_copy(update={"busy": 0.0, "backpressured": 0.0, "idle": 0.0}) for each in graph.nodes]
+    shown.show(pipeline("orders", state="starting", ready=False), graph.model_copy(update={"nodes": tuple(begun)}))
+    text = (await client.get("/pipelines/orders")).text
+    assert text.count("<td>not running</td>") == len(begun)
+    assert "<td>idle</td>" not in text
+
+
+async def test_a_failure_is_no_bad_record() -> None:
+    class WithoutBadRecords(ShownPipelines):
+        def errors(self, name: str) -> ErrorList:
+            return ErrorList(total=0, errors=(ErrorView(at=now(), node=None, error="the broker is gone"),))
+
+    shown = WithoutBadRecords()
+    shown.show(failed("orders"), revenue_graph("orders"))
+    async with asking(create_app(shown, ServiceConfig(), page=page_router(shown))) as client:
+        text = (await client.get("/pipelines/orders")).text
+    assert "Failures of the job" in text
+    assert "Records that could not be read" not in text
 
 
 async def test_nothing_is_inline(client: httpx.AsyncClient, shown: ShownPipelines) -> None:

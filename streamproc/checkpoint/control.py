@@ -10,6 +10,7 @@ from collections import deque
 
 from operators.element import CheckpointId
 from state.failure import Failure
+from streamproc.checkpoint.manifest import Asker
 
 
 class SavepointFailed(Failure):
@@ -25,7 +26,7 @@ class JobControl:
     def __init__(self) -> None:
         self.stopping = asyncio.Event()
         self.drain = False
-        self._asked: deque[asyncio.Future[CheckpointId]] = deque()
+        self._asked: deque[tuple[asyncio.Future[CheckpointId], Asker]] = deque()
         self.wake = asyncio.Event()  # something was asked
 
     def stop(self, *, drain: bool = False) -> None:
@@ -35,26 +36,26 @@ class JobControl:
         self.stopping.set()
         self.wake.set()
 
-    def savepoint(self) -> asyncio.Future[CheckpointId]:
+    def savepoint(self, by: Asker = "user") -> asyncio.Future[CheckpointId]:
         """Ask for a checkpoint that the job will never remove. Raises SavepointFailed (in the future)."""
         asked: asyncio.Future[CheckpointId] = asyncio.get_running_loop().create_future()
-        self._asked.append(asked)
+        self._asked.append((asked, by))
         self.wake.set()
         return asked
 
     @property
     def wants_savepoint(self) -> bool:
         """Somebody waits for one."""
-        return any(not asked.done() for asked in self._asked)
+        return any(not asked.done() for asked, _ in self._asked)
 
-    def take_asked(self) -> list[asyncio.Future[CheckpointId]]:
-        """Those who wait, to be answered with the next savepoint."""
-        asked = [each for each in self._asked if not each.done()]
+    def take_asked(self) -> tuple[list[asyncio.Future[CheckpointId]], Asker]:
+        """Those who wait, to be answered with the next savepoint; and whose it is: a user's where one is among them."""
+        asked = [(each, by) for each, by in self._asked if not each.done()]
         self._asked.clear()
         self.wake.clear()
-        return asked
+        return [each for each, _ in asked], "upgrade" if all(by == "upgrade" for _, by in asked) else "user"
 
     def refuse(self, reason: str) -> None:
         """Nobody who waits will get one."""
-        for asked in self.take_asked():
+        for asked in self.take_asked()[0]:
             asked.set_exception(SavepointFailed(reason))
