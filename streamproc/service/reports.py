@@ -83,7 +83,7 @@ def errors_of(hosted: HostedPipeline) -> ErrorList:
 def _summary(hosted: HostedPipeline) -> dict[str, Any]:
     status, record, graph = hosted.supervisor.status, hosted.record, hosted.graph
     facts = hosted.supervisor.facts()
-    rate_in, rate_out = hosted.samples.per_second()
+    rate_in, rate_out = (0.0, 0.0) if facts is None else hosted.samples.per_second()
     return {
         "name": hosted.name,
         "state": status.state,
