@@ -38,7 +38,7 @@ demo: setup ## Run the bundled pipeline on a year of real flights; results go to
 	@$(BIN)/streamproc demo
 
 test: setup ## Run the tests, a file at a time on each of two processes (TESTS=tests/unit for some of them, WORKERS=0 for one process)
-	@$(BIN)/python -m pytest -rs --numprocesses $(WORKERS) --dist loadfile --inline-snapshot=disable $(TESTS)
+	@$(BIN)/python -m pytest -rs --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder --inline-snapshot=disable $(TESTS)
 
 check: setup ## Lint, check the format, types and the direction of imports
 	@$(BIN)/ruff check .

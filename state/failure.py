@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+import errno
+import os
+from typing import ClassVar, Final, Literal
 
 Actor = Literal["user", "world", "us"]
 
@@ -22,6 +24,22 @@ class StateError(Failure):
     """Local state could not be read or written; restoring from the last checkpoint may mend it."""
 
     retry_helps = True
+
+
+class NoRoom(StateError):
+    """The machine has no more room for local state: space on the disk, files that may be open."""
+
+    acts = "world"
+
+
+_NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EMFILE, errno.ENFILE)
+
+
+def state_error(what: str, error: Exception) -> StateError:
+    """What could not be done, with its reason. RocksDB tells the system's error by its text alone."""
+    reason = str(error)
+    no_room = getattr(error, "errno", None) in _NO_ROOM or any(os.strerror(number) in reason for number in _NO_ROOM)
+    return (NoRoom if no_room else StateError)(f"{what}: {reason}")
 
 
 class CorruptCheckpoint(Failure):

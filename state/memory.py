@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from state.backend import Block, LocalSnapshot
-from state.failure import StateError
+from state.failure import state_error
 from state.key_group import KeyGroupRange
 from state.point import PointKey
 
@@ -171,5 +171,5 @@ def _read(file: Path) -> list[list[Any]]:
     try:
         rows: list[list[Any]] = json.loads(file.read_text())
     except (OSError, ValueError) as error:
-        raise StateError(f"cannot open restored state in {file.parent}: {error}") from error
+        raise state_error(f"cannot open restored state in {file.parent}", error) from error
     return rows

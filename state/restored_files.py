@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from state.failure import CorruptCheckpoint, NotInStore, StateError
+from state.failure import CorruptCheckpoint, NotInStore, state_error
 from state.snapshot import IMMUTABLE, StoredFile, verify
 from state.store import CheckpointStore
 
@@ -45,7 +45,7 @@ class RestoredFiles:
             for local_name, stored in files.items():
                 _place(self._directory / stored.sha256, directory / local_name)
         except OSError as error:
-            raise StateError(f"cannot restore state to {directory}: {error}") from error
+            raise state_error(f"cannot restore state to {directory}", error) from error
 
     def remove(self) -> None:
         """Forget the copies; what was placed stays."""

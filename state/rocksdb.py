@@ -33,7 +33,7 @@ from rocksdict import (
 from state import block_key, point
 from state.backend import Block, LocalSnapshot
 from state.block_key import IndexEntry
-from state.failure import StateError
+from state.failure import StateError, state_error
 from state.key_group import KeyGroupRange
 from state.point import PointKey
 
@@ -177,7 +177,7 @@ class RocksBackend:
             db = Rdict(str(directory), options)
             shutil.rmtree(_spill_folder(directory), ignore_errors=True)  # of a process that crashed
         except Exception as error:
-            raise StateError(f"cannot open state in {directory}: {error}") from error
+            raise state_error(f"cannot open state in {directory}", error) from error
         return cls(directory, groups, db)
 
     def _copy_from(self, part: Path) -> None:
@@ -186,7 +186,7 @@ class RocksBackend:
         try:
             old = Rdict(str(part), options, access_type=AccessType.read_only(False))
         except Exception as error:
-            raise StateError(f"cannot open restored state in {part}: {error}") from error
+            raise state_error(f"cannot open restored state in {part}", error) from error
         source = RocksBackend(part, self._groups, old)
         try:
             for entry in source.index_of_all():
@@ -234,7 +234,7 @@ class RocksBackend:
             files = tuple(sorted(path.name for path in directory.iterdir()))
         except Exception as error:
             shutil.rmtree(directory.with_name(directory.name + ".tmp"), ignore_errors=True)
-            raise StateError(f"cannot take a snapshot of {self._directory} to {directory}: {error}") from error
+            raise state_error(f"cannot take a snapshot of {self._directory} to {directory}", error) from error
         return LocalSnapshot(directory, files)
 
     def spill_folder(self) -> Path:
@@ -349,7 +349,7 @@ class RocksBackend:
                 return write()
             except Exception as error:
                 if "Write stall" not in str(error):
-                    raise StateError(f"cannot write state in {self._directory}: {error}") from error
+                    raise state_error(f"cannot write state in {self._directory}", error) from error
                 if time.monotonic() >= give_up_at:
                     raise StateError(
                         f"writes of state in {self._directory} have stalled for {_STALL_SECONDS_MAX:.0f} s: "
@@ -362,7 +362,7 @@ class RocksBackend:
         try:
             return question()
         except Exception as error:
-            raise StateError(f"cannot read state in {self._directory}: {error}") from error
+            raise state_error(f"cannot read state in {self._directory}", error) from error
 
 
 def _spill_folder(directory: Path) -> Path:

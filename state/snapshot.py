@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from state.backend import LocalSnapshot
-from state.failure import CorruptCheckpoint, StateError
+from state.failure import CorruptCheckpoint, state_error
 from state.store import CheckpointStore
 
 _FILES = "files/"
@@ -59,7 +59,7 @@ def _upload_file(store: CheckpointStore, path: Path, known: StoredFile | None, u
             return known
         digest = sha256_of(path)
     except OSError as error:
-        raise StateError(f"cannot read {path} to upload it: {error}") from error
+        raise state_error(f"cannot read {path} to upload it", error) from error
     if known is not None and known.sha256 == digest:
         return known
     stored = StoredFile(f"{_FILES}{upload_id.attempt}-{upload_id.checkpoint}/{digest}", digest, size)

@@ -12,7 +12,7 @@ from typing import Final
 
 import polars as pl
 
-from state.failure import StateError
+from state.failure import state_error
 
 _SUFFIX: Final = ".arrow"
 
@@ -29,7 +29,7 @@ class SpilledFrame:
         try:
             self.path.unlink(missing_ok=True)
         except OSError as error:
-            raise StateError(f"cannot delete spilled rows in {self.path}: {error}") from error
+            raise state_error(f"cannot delete spilled rows in {self.path}", error) from error
 
 
 class SpillFolder:
@@ -50,7 +50,7 @@ class SpillFolder:
             return SpilledFrame(_mapped(path), path)
         except (OSError, pl.exceptions.PolarsError) as error:
             path.unlink(missing_ok=True)
-            raise StateError(f"cannot spill {frame.height} rows of {self._name!r} to {path}: {error}") from error
+            raise state_error(f"cannot spill {frame.height} rows of {self._name!r} to {path}", error) from error
 
 
 def _mapped(path: Path) -> pl.DataFrame:

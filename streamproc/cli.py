@@ -137,6 +137,10 @@ def run(
         ),
     ] = None,
     runner: Annotated[RunnerName, typer.Option("--runner", help="Where the pipeline runs.")] = RunnerName.embedded,
+    workers: Annotated[
+        int | None,
+        typer.Option("--workers", metavar="N", min=1, help="How many processes, of a runner that has several."),
+    ] = None,
     as_json: Json = False,
     log_level: Annotated[
         str | None, typer.Option("--log-level", metavar="debug|info|warning|error", help="How much to log.")
@@ -145,6 +149,8 @@ def run(
     """Run one pipeline here. Ctrl-C takes a last checkpoint, then stops; run again, it goes on from there."""
     if runner is not RunnerName.embedded:
         raise typer.BadParameter(f"{runner.value} is not available yet; embedded is", param_hint="--runner")
+    if workers is not None:
+        raise typer.BadParameter(f"the runner {runner.value} has one process, this one", param_hint="--workers")
     if restore_from != "latest" and not restore_from.isdecimal():
         raise typer.BadParameter("give latest or a checkpoint's number", param_hint="--from")
     if metrics_host is not None and metrics_port is None:

@@ -10,6 +10,14 @@ import pytest
 from tests.broker import Broker, BrokerUnavailable, running
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests come first, else in the order they were shuffled to: the last file that one process begins
+    should not be what the other has to wait for."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 @pytest.fixture(scope="session")
 def kafka() -> Iterator[Broker]:
     """One real broker for the whole session. Without Java or Maven the test is skipped; on CI it fails."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from streamproc.observability.metrics import METRICS, PREFIX
+from streamproc.observability.metric_table import METRICS, PREFIX
 
 PROCESS: Final = frozenset(
     {

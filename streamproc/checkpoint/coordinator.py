@@ -153,7 +153,7 @@ class CheckpointCoordinator:
         self._failures_in_a_row += 1
         commands: list[Command] = [Abort(checkpoint, reason)]
         if self._failures_in_a_row > self._tolerate_failures:
-            commands.append(
-                FailJob(f"{self._failures_in_a_row} checkpoints in a row have failed; the last one: {reason}")
-            )
+            failed = self._failures_in_a_row
+            what = "a checkpoint has" if failed == 1 else f"{failed} checkpoints in a row have"
+            commands.append(FailJob(f"{what} failed; the last one: {reason}"))
         return commands

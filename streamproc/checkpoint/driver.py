@@ -50,6 +50,7 @@ from streamproc.checkpoint.manifest import (
     savepoint_name,
 )
 from streamproc.checkpoint.recovery import (
+    CheckpointsGone,
     Superseded,
     list_checkpoints,
     list_savepoints,
@@ -290,6 +291,8 @@ class CheckpointDriver:
                 newer = await asyncio.to_thread(self._create_and_look, manifest)
         except TimeoutError:
             return Declined(checkpoint, "timed out; the store has not answered to the manifest")
+        except CheckpointsGone:
+            raise
         except Failure as failure:
             refused = isinstance(failure, StoreRefused)
             return Declined(checkpoint, f"the manifest could not be written: {failure}", refused)

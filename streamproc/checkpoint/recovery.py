@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -47,6 +47,21 @@ def superseded_text(pipeline: str, attempt: int) -> str:
         f"another attempt of {pipeline} has taken over from this one (attempt {attempt}) and goes on from the same "
         "checkpoints; this one ends"
     )
+
+
+class CheckpointsGone(Failure):
+    """What attempts recorded in the store is not there any more. It may come back (a disk that is not mounted); to go
+    on without it would be to begin anew and write every result again."""
+
+    acts = "world"
+    retry_helps = True
+
+    def __init__(self, store: CheckpointStore) -> None:
+        super().__init__(
+            f"what the pipeline has recorded in {store.shown} is not there any more: was it removed, or is its disk "
+            "not mounted? It goes on when that is back. To begin anew, which writes all results again: stop it, move "
+            "away what is left there, and start it (in a service: delete it, and apply its file)"
+        )
 
 
 class UnknownCheckpoint(Failure):
@@ -93,7 +108,8 @@ def lineage(attempts: Sequence[Attempt], manifests: Mapping[CheckpointId, int]) 
     """
     valid: set[CheckpointId] = set()
     bound: float = float("inf")
-    for attempt in sorted(attempts, key=lambda a: a.number, reverse=True):
+    lost = [Attempt(number, None) for number in lost_records(attempts, manifests.values())]
+    for attempt in sorted([*attempts, *lost], key=lambda a: a.number, reverse=True):
         valid |= {
             c
             for c, owner in manifests.items()
@@ -101,6 +117,13 @@ def lineage(attempts: Sequence[Attempt], manifests: Mapping[CheckpointId, int]) 
         }
         bound = min(bound, -1 if attempt.restored_from is None else attempt.restored_from)
     return sorted(valid, reverse=True)
+
+
+def lost_records(attempts: Sequence[Attempt], owners: Iterable[int]) -> set[int]:
+    """Attempts that wrote a manifest, but whose record is not there: somebody has removed it, for a job removes only
+    those older than all it keeps. What older ones completed may be a zombie's, then."""
+    numbers = {attempt.number for attempt in attempts}
+    return {owner for owner in owners if owner not in numbers and owner > min(numbers, default=owner)}
 
 
 def read_attempts(store: CheckpointStore) -> list[Attempt]:
@@ -154,20 +177,29 @@ def read_manifest(store: CheckpointStore, checkpoint: CheckpointId) -> Manifest:
 
 
 def claim(
-    store: CheckpointStore, wanted: CheckpointId | None = None, *, fetch: Callable[[Manifest], None] = lambda _: None
+    store: CheckpointStore,
+    wanted: CheckpointId | None = None,
+    *,
+    fetch: Callable[[Manifest], None] = lambda _: None,
+    begun: bool = False,
 ) -> Claim:
     """Take the next attempt, and go on from the newest checkpoint that is whole (or from `wanted` and no other).
 
     `fetch` brings a checkpoint's files here; when it raises CorruptCheckpoint the one before is tried. What is
     recorded is what was fetched, so no later attempt goes on from a checkpoint that was passed over. Raises
-    CorruptCheckpoint when there are checkpoints and none is whole: beginning anew would write every result again.
+    CorruptCheckpoint when there are checkpoints and none is whole, CheckpointsGone when there are some but no attempt's
+    record, or when there is nothing although an attempt has `begun`: beginning anew would write every result again.
     """
+    if begun and wanted is None and not read_attempts(store):
+        raise CheckpointsGone(store)
     number = _take_number(store)
     stored = survey(store)
     restored: Manifest | None
     skipped: tuple[str, ...] = ()
     if wanted is None:
         attempts = [attempt for attempt in read_attempts(store) if attempt.number < number]
+        if stored.manifests and not attempts:  # an attempt is recorded before it writes any
+            raise CheckpointsGone(store)
         restored, skipped = _newest_whole(stored, attempts, fetch)
     else:
         restored = _wanted(stored, wanted)
@@ -194,9 +226,14 @@ def _attempt_numbers(store: CheckpointStore) -> list[int]:
 
 
 def newer_attempt(store: CheckpointStore, attempt: int) -> int | None:
-    """The number of a claim newer than `attempt`, if any."""
-    newest = max(_attempt_numbers(store), default=attempt)
-    return newest if newest > attempt else None
+    """The number of a claim newer than `attempt`, if any. Raises CheckpointsGone when there is not even its own: then
+    what it has stored before is not there, either, and a checkpoint would be no place to go on from."""
+    numbers = _attempt_numbers(store)
+    if (newest := max(numbers, default=attempt)) > attempt:
+        return newest
+    if attempt not in numbers:
+        raise CheckpointsGone(store)
+    return None
 
 
 def survey(store: CheckpointStore) -> StoredCheckpoints:
@@ -244,7 +281,10 @@ def _newest_whole(
     if stored.newer is not None:
         raise stored.newer
     damage = dict(stored.damage)
-    for checkpoint in lineage(attempts, {c: m.attempt for c, m in stored.manifests.items()}):
+    owners = {checkpoint: manifest.attempt for checkpoint, manifest in stored.manifests.items()}
+    if lost := lost_records(attempts, owners.values()):
+        log.error("records of attempts are missing, older checkpoints are not used", attempts=sorted(lost))
+    for checkpoint in lineage(attempts, owners):
         try:
             fetch(stored.manifests[checkpoint])
         except CorruptCheckpoint as failure:

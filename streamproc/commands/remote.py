@@ -23,7 +23,7 @@ from state.failure import Failure
 from streamproc.commands import remote_views as views
 from streamproc.commands.session import DONE, FAILED, WRONG_INPUT, Session, print_json, table_console
 from streamproc.pipeline.document import decode_document
-from streamproc.pipeline.faults import InvalidPipeline
+from streamproc.pipeline.faults import FaultLog, InvalidPipeline
 from streamproc.pipeline.references import References
 from streamproc.service.client import Access, Refused, ServiceClient, ServiceFailed, Unreachable, WrongAccess
 from streamproc.service.views import GraphView, PipelineDetail
@@ -55,7 +55,7 @@ class Remote:
 
     def client(self, session: Session) -> ServiceClient:
         """Connected once something is asked. Raises WrongAccess."""
-        token = self.token or None
+        token = _checked_token("STREAMPROC_TOKEN", self.token) if self.token else None
         if self.token_file is not None:
             token = _read_token(self.token_file)
         if token is not None:
@@ -120,7 +120,7 @@ def show_status(session: Session, remote: Remote, name: str, *, watch: bool, int
     with remote.client(session) as client:
         detail = client.get(name)
         if not watch:
-            graph = None if remote.as_json else client.graph(name)
+            graph = None if remote.as_json else _graph(client, name)
             _show(remote, detail, views.status_view(detail, graph))
             return DONE
         try:
@@ -163,7 +163,10 @@ def delete_savepoint(session: Session, remote: Remote, name: str, savepoint: int
     """Keep a savepoint no longer."""
     with remote.client(session) as client:
         client.delete_savepoint(name, savepoint)
-    session.say(f"streamproc: savepoint {savepoint} of {name} is kept no longer: it goes when it is old")
+    if remote.as_json:
+        print_json({"deleted": savepoint})
+    else:
+        session.say(f"streamproc: savepoint {savepoint} of {name} is kept no longer: it goes when it is old")
     return DONE
 
 
@@ -199,7 +202,8 @@ def show_why(session: Session, remote: Remote, name: str, step: str) -> int:
 
 
 def _read(file: Path) -> tuple[str, bytes]:
-    """The pipeline's name and the file as it is: what it means is the service's to say."""
+    """The pipeline's name and the file as it is: what it means is the service's to say. Raises UnreadableFile, and
+    InvalidPipeline for what is no YAML."""
     try:
         with file.open("rb") as opened:
             yaml = opened.read(_FILE_BYTES_MAX)
@@ -211,21 +215,25 @@ def _read(file: Path) -> tuple[str, bytes]:
     if isinstance(name, str) and name:
         return name, yaml
     if document.value is None and document.problems:
-        problem = document.problems[0]
-        place = f":{problem.line}:{problem.column}" if problem.line else ""
-        raise UnreadableFile(f"{file}{place}: {problem.message}")
+        raise InvalidPipeline(FaultLog(document).faults())
     raise UnreadableFile(f"{file}: 'pipeline' is missing: it is the pipeline's name")
 
 
 def _read_token(file: Path) -> str:
     try:
         with file.open("rb") as opened:
-            token = opened.read(_TOKEN_BYTES_MAX).decode("ascii").strip()
+            token = opened.read(_TOKEN_BYTES_MAX).decode("utf-8", "replace")
     except (OSError, ValueError) as error:
-        reason = (error.strerror if isinstance(error, OSError) else None) or "not a token"
+        reason = (error.strerror if isinstance(error, OSError) else None) or "not a file name"
         raise WrongAccess(f"--token-file {file}: cannot be read: {reason.lower()}") from error
-    if not token or any(character.isspace() for character in token):
-        raise WrongAccess(f"--token-file {file}: holds no token")
+    return _checked_token(f"--token-file {file}", token)
+
+
+def _checked_token(place: str, text: str) -> str:
+    """The token that `text` holds, with white space around it. Raises WrongAccess where a header cannot carry it."""
+    token = text.strip()
+    if not token or not all("!" <= character <= "~" for character in token):
+        raise WrongAccess(f"{place} holds no token: one is of printable ASCII characters, without white space")
     return token
 
 
@@ -262,12 +270,15 @@ def _wait(
     session: Session, client: ServiceClient, detail: PipelineDetail, there: Callable[[PipelineDetail], bool]
 ) -> PipelineDetail:
     """Ask until it is there, telling each step on the way. Ctrl-C ends only the waiting."""
-    told = ""
+    told, hinted = "", False
     try:
         while not there(detail):
             now = f"{detail.name} is {detail.state}" + (f": {detail.message}" if detail.message else "")
             if now != told:
                 session.say(now)
+                if detail.message and not hinted:
+                    session.say("streamproc: waiting for it; Ctrl-C ends only the waiting, --no-wait leaves it out")
+                    hinted = True
                 told = now
             time.sleep(_POLL_S)
             detail = client.get(detail.name)
@@ -300,7 +311,7 @@ def _watch(session: Session, remote: Remote, client: ServiceClient, name: str, i
                 if remote.as_json:
                     _print(detail, indent=None)
                 else:
-                    print(views.status_line(detail, client.graph(name)), flush=True)
+                    print(views.status_line(detail, _graph(client, name)), flush=True)
             except (Unreachable, ServiceFailed) as failure:
                 session.say(f"streamproc: {failure}")
             time.sleep(interval_s)
@@ -313,10 +324,17 @@ def _watch(session: Session, remote: Remote, client: ServiceClient, name: str, i
 def _looked(client: ServiceClient, name: str) -> RenderableType:
     try:
         detail = client.get(name)
-        graph: GraphView | None = client.graph(name)
-        return views.status_view(detail, graph)
+        return views.status_view(detail, _graph(client, name))
     except (Unreachable, ServiceFailed) as failure:
         return Text(f"{failure}; trying again", style="red")
+
+
+def _graph(client: ServiceClient, name: str) -> GraphView | None:
+    """None where there is none: what is wrong with the pipeline's file or record is in its status."""
+    try:
+        return client.graph(name)
+    except Refused:
+        return None
 
 
 def _show(remote: Remote, view: BaseModel, shown: RenderableType) -> None:

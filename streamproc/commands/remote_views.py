@@ -83,20 +83,27 @@ def plan_view(plan: PlanView) -> RenderableType:
 
 def conclusion(plan: PlanView) -> str:
     """One line."""
-    match plan.action:
-        case "create":
-            return f"{plan.pipeline} would be created, with {_count(len(plan.changes), 'node')}."
-        case "nothing":
-            return f"{plan.pipeline} is as the file says: there is nothing to do."
+    if plan.action == "nothing":
+        return f"{plan.pipeline} is as the file says: there is nothing to do."
+    done = "upgraded" if plan.action == "upgrade" else _created(plan)
     if lost := lost_names(plan):
         return (
-            f"{plan.pipeline} would be upgraded, and lose the state of {', '.join(lost)}: `apply` refuses that without "
+            f"{plan.pipeline} would be {done}, and lose the state of {', '.join(lost)}: `apply` refuses that without "
             "--drop-state."
         )
+    if plan.action == "create":
+        return f"{plan.pipeline} would be {done}."
     if all(each.state == _NOT_SHOWN for each in plan.changes):
         return f"{plan.pipeline} would be upgraded; it has no state yet."
     begins = "a savepoint" if plan.checkpoint is None else f"checkpoint {plan.checkpoint}"
     return f"{plan.pipeline} would be upgraded from {begins}; no state is lost{_spread(plan.changes)}."
+
+
+def _created(plan: PlanView) -> str:
+    nodes = _count(sum(each.change != "removed" for each in plan.changes), "node")
+    if plan.checkpoint is None:
+        return f"created, with {nodes}"
+    return f"created, with {nodes}, from checkpoint {plan.checkpoint} of an earlier {plan.pipeline}"
 
 
 def _spread(changes: Sequence[StepChange]) -> str:

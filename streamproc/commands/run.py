@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ import structlog
 from rich.console import Console
 
 from operators.element import CheckpointId
+from state.store import CheckpointStore
 from streamproc.checkpoint.compatibility import IncompatibleCheckpoint
 from streamproc.checkpoint.control import JobControl
 from streamproc.checkpoint.recovery import UnknownCheckpoint
@@ -32,11 +32,9 @@ from streamproc.pipeline.logical import LogicalGraph
 from streamproc.pipeline.planner import load_pipeline
 from streamproc.process_settings import new_loop, set_memory
 from streamproc.runners.embedded import JobResult, RunOptions, run_pipeline
+from streamproc.stop_signals import ABORTED, stop_signals
 
 log = structlog.get_logger("streamproc.run")
-
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
-_ABORTED = 130
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +51,13 @@ class RunRequest:
 
 
 def run_file(session: Session, file: Path, request: RunRequest) -> int:
-    """Run the pipeline of `file`; gives the exit code. Raises InvalidPipeline, or what keeps it from starting."""
+    """Run the pipeline of `file`; gives the exit code. Raises InvalidPipeline, StoreRefused,
+    or what keeps it from starting."""
     configure_logging(session.redaction, "debug" if session.debug else request.log_level)
     graph = load_pipeline(file)
     session.redaction.add(graph.secrets)
+    if request.checkpoints is not None:
+        CheckpointStore.open(request.checkpoints)  # a URL that cannot be used is wrong input, and no failed pipeline
     for warning in graph.warnings:
         session.say(f"warning: {warning}")
     outcome = run_graph(session, graph, request)
@@ -149,22 +150,17 @@ def _stopped_by_signals(session: Session, control: JobControl, console: Console)
     """First signal: a last checkpoint, then the end. Second: the end at once, which loses nothing that a
     checkpoint holds: the next run treats it as a crash."""
 
-    def received() -> None:
-        if control.stopping.is_set():
-            console.show_cursor()
-            session.say("streamproc: stopped at once")
-            os._exit(_ABORTED)
+    def stop() -> None:
         control.stop()
         session.say("streamproc: taking a last checkpoint, then stopping; once more stops at once")
 
-    loop = asyncio.get_running_loop()
-    for number in _SIGNALS:
-        loop.add_signal_handler(number, received)
-    try:
+    def at_once() -> None:
+        console.show_cursor()
+        session.say("streamproc: stopped at once")
+        os._exit(ABORTED)
+
+    with stop_signals(stop, at_once):
         yield
-    finally:
-        for number in _SIGNALS:
-            loop.remove_signal_handler(number)
 
 
 def _may_draw(graph: LogicalGraph, console: Console) -> bool:

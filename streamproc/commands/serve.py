@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
+import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from streamproc.commands.session import DONE, Session
 from streamproc.observability.logging import configure_logging
@@ -14,6 +16,8 @@ from streamproc.process_settings import new_loop, set_memory
 from streamproc.service.config import ServiceConfig
 from streamproc.service.config_file import LoadedConfig, load_service_config
 from streamproc.service.server import Listening, serve
+
+_THREADS_END_S: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +51,19 @@ def run_service(session: Session, request: ServeRequest) -> int:
         if left_behind:
             session.say("streamproc: a call that never returned was left behind")
             os._exit(DONE)  # its thread would be waited for
+    _end_soon(session)
     return DONE
+
+
+def _end_soon(session: Session) -> None:
+    """Everything is done: whoever still runs is a thread that user code began, and Python would wait for it."""
+
+    def end() -> None:
+        time.sleep(_THREADS_END_S)
+        session.say("streamproc: a thread that user code began was left behind")
+        os._exit(DONE)
+
+    threading.Thread(target=end, name="end", daemon=True).start()
 
 
 def _with_options(config: ServiceConfig, request: ServeRequest) -> ServiceConfig:

@@ -31,11 +31,22 @@ class ExitAsked(Failure):
     acts = "user"
 
 
+class Panicked(Failure):
+    """Native code has given up (a panic of polars), or code has raised what is no `Exception` and goes past all that
+    look out for failures."""
+
+    retry_helps = True
+
+
 def _guarded(call: Callable[[], T]) -> T:
     try:
         return call()
     except (SystemExit, KeyboardInterrupt) as error:  # either would end the event loop that waits for the call
         raise ExitAsked(f"user code has asked the process to end ({type(error).__name__}: {error})") from error
+    except Exception:
+        raise
+    except BaseException as error:
+        raise Panicked(f"{type(error).__name__}: {error}") from error
 
 
 class CallStuck(Failure):

@@ -113,9 +113,10 @@ class Deployment:
         self._sources = {name: make_source(source) for name, source in logical.sources.items()}
         self._sinks = {name: make_sink(logical.pipeline, sink) for name, sink in logical.sinks.items()}
         inputs = self._wire()
-        for vertex in self._graph.vertices:
-            for index in range(vertex.parallelism):
-                self.subtasks.append(await self._subtask(vertex, index, inputs, reporter))
+        with self._observer.metrics.building():
+            for vertex in self._graph.vertices:
+                for index in range(vertex.parallelism):
+                    self.subtasks.append(await self._subtask(vertex, index, inputs, reporter))
 
     async def open(self) -> None:
         """Sinks recover, then everything connects."""

@@ -30,8 +30,8 @@ def checkpoint_pending(scene: Scene) -> Iterator[Suspicion]:
             continue
         missing = stalled or ago_s is None or ago_s >= overdue_s
         begins = (
-            f"sink {name} has taken {count(written, 'row')}; they become visible with the next checkpoint, "
-            f"every {duration_text(scene.logical.job.checkpoint.every)}: {_last(scene, ago_s)}"
+            f"sink {name} has taken {count(written, 'row')}; each becomes visible with the first checkpoint after it, "
+            f"one every {duration_text(scene.logical.job.checkpoint.every)}: {_last(scene, ago_s)}"
         )
         says = begins + (f"; {_under_way(scene, pending_s)}" if pending_s is not None and missing else "")
         seconds = pending_s if ago_s is None else ago_s

@@ -8,6 +8,9 @@ from typing import Final
 from operators.element import WATERMARK_MIN
 from operators.explanation import duration_text
 from operators.join.condition import SIDES
+from operators.join.interval import IntervalJoinSpec
+from operators.operator import OperatorSpec
+from operators.totals import TotalsSpec
 from streamproc.diagnosis.phrases import listed, span
 from streamproc.diagnosis.scene import HELD_BACK, NOTE, OPEN, Scene, Suspicion, input_watermark, known
 from streamproc.observability.facts import SourceFacts, SplitFacts
@@ -189,10 +192,25 @@ def held_by_operator(scene: Scene) -> Iterator[Suspicion]:
         ]
         if vertex.nodes[-1] == scene.node or not held or max(held) < 1000:
             continue
-        name = next((stage.step for stage in vertex.stages if stage.spec.stateful), vertex.name)
-        says = (
-            f"{name} passes the watermark on {span(max(held) / 1000)} later than it comes: its rows wait for "
-            "partners or timers that long, and what follows closes later by as much"
-        )
-        seconds = round(max(held) / 1000, 3)
-        yield Suspicion(NOTE, Finding(cause="window_open", says=says, node=name, seconds=seconds))
+        for stage in vertex.stages:
+            if (waits := _holds_back(stage.spec)) is None:
+                continue
+            says = (
+                f"{stage.step} passes the watermark on {span(max(held) / 1000)} later than it comes: {waits} that "
+                "long, and what follows closes later by as much"
+            )
+            seconds = round(max(held) / 1000, 3)
+            yield Suspicion(NOTE, Finding(cause="window_open", says=says, node=stage.step, seconds=seconds))
+            break
+
+
+def _holds_back(spec: OperatorSpec) -> str | None:
+    """What waits in an operator whose results may be older than its watermark; None: it holds nothing back. Of any
+    other the watermark is behind while it computes, and no longer."""
+    match spec:
+        case IntervalJoinSpec():
+            return "its rows may wait for partners"
+        case TotalsSpec(update_every_ms=every) if every:
+            return "its changes may wait to be given out"
+        case _:
+            return None

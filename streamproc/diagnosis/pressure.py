@@ -22,7 +22,8 @@ _STUCK_S: Final = 2.0  # one write, call or wait that has taken this long is wor
 _LONG_S: Final = 10.0  # the same for plain computing: a window of any size may close at once
 _USER_CODE: Final = (BatchFunctionSpec, RowFunctionSpec, AsyncFunctionSpec, ProcessFunctionSpec)
 _ALWAYS: Final = 0.9
-_MOSTLY: Final = 0.5  # a share of time from which on a subtask counts as held up
+_MOSTLY: Final = 0.5  # a share of time from which on a subtask counts as held up,
+_SPARE: Final = 0.1  # unless it has more idle time than this left: then it keeps up, though each write takes its time
 
 
 def slow_downstream(scene: Scene) -> Iterator[Suspicion]:
@@ -72,7 +73,7 @@ def peers(scene: Scene) -> Iterator[Suspicion]:
 def _held_up(subtask: SubtaskFacts) -> bool:
     if subtask.doing == "waiting for room" and subtask.doing_s >= _STUCK_S:
         return True
-    return subtask.backpressured >= _MOSTLY
+    return subtask.backpressured >= _MOSTLY and subtask.idle < _SPARE
 
 
 def _bottleneck(scene: Scene, subtask: SubtaskFacts, seen: set[tuple[str, int]]) -> SubtaskFacts | None:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Final, Literal
 
 from operators.stateless import FilterSpec
+from streamproc.diagnosis.adviser import late_rows
 from streamproc.diagnosis.phrases import count, part_of, per_second, span
 from streamproc.diagnosis.scene import ASIDE, FLOWING, NO_INPUT, NOTE, SWALLOWED, Scene, Suspicion, Totals
 from streamproc.observability.facts import SourceFacts
-from streamproc.pipeline.logical import LogicalInput, LogicalSource, LogicalStep
+from streamproc.pipeline.logical import LogicalInput, LogicalSource, LogicalStep, StreamRef
 from streamproc.service.views import Finding
 
 _SILENT_S: Final = 3.0
@@ -29,16 +30,26 @@ def flowing(scene: Scene) -> Iterator[Suspicion]:
 
 
 def empty_side_output(scene: Scene) -> Iterator[Suspicion]:
-    """The node reads late rows or bad records, and there was none. One finding for each such stream."""
-    for ref in scene.reads(scene.node):
-        totals = scene.totals(ref.node)
-        if ref.tag == "late" and not totals.late:
-            says = f"{scene.node} reads the late rows of {ref.node}, and no row has been late: nothing is wrong"
-        elif ref.tag == "errors" and not totals.errors:
-            says = f"{scene.node} reads the bad records of {ref.node}, and there was none: nothing is wrong"
+    """The node reads late rows or bad records, and there was none, or has been none lately and all are through. One
+    finding for each such stream."""
+    sides = [ref for ref in scene.reads(scene.node) if ref.tag in ("late", "errors")]
+    so_far = {ref: _side_rows(scene, ref) for ref in sides}
+    through = scene.rates.known and scene.totals(scene.node).rows_in >= sum(so_far.values())
+    for ref in sides:
+        late = ref.tag == "late"
+        begins = f"{scene.node} reads the {'late rows' if late else 'bad records'} of {ref.node}"
+        if not so_far[ref]:
+            says = f"{begins}, and {'no row has been late' if late else 'there was none'}: nothing is wrong"
+        elif through and not (scene.rates.late if late else scene.rates.errors).get(ref.node):
+            says = f"{begins}: {so_far[ref]:,} since it started, and none in the last {span(scene.rates.span_s)}"
         else:
             continue
         yield Suspicion(SWALLOWED, Finding(cause="no_input", says=says, node=ref.node))
+
+
+def _side_rows(scene: Scene, ref: StreamRef) -> int:
+    totals = scene.totals(ref.node)
+    return totals.late if ref.tag == "late" else totals.errors
 
 
 def no_input(scene: Scene) -> Iterator[Suspicion]:
@@ -111,13 +122,43 @@ def _late(scene: Scene, node: str, totals: Totals, *, silent: bool) -> Iterator[
         return
     rules = [late for spec in reader.operators if (late := spec.explained().late) is not None]
     goes = f"they go to {node}.late" if any(rule.side_output for rule in rules) else "they are dropped"
-    remedies = [f"sources.{name}.event_time.out_of_order" for name in scene.timed_sources(node)]
+    names = scene.timed_sources(node)
+    not_waited = _not_waited_for(scene, names, totals.late)
+    why = not_waited or "; the advice says what a larger out_of_order would save"
+    field = "out_of_order"
+    if not_waited:
+        field, names = "idle_after", [name for name in names if _idle_rules(scene, name)]
+    remedies = [f"sources.{name}.event_time.{field}" for name in names]
     if "late" in reader.side_outputs:  # a window of its own, to which the file may say more
         remedies.append(f"{scene.field_of(node)}.late.accept_for")
     came = f"{part_of(totals.late, totals.rows_in, 'row')} came to {node} too late"
-    says = f"{came}: {goes}; the advice says what a larger out_of_order would save; raise {' or '.join(remedies)}"
+    says = f"{came}: {goes}{why}; raise {' or '.join(remedies)}"
     weight = _weight(_share(scene, node, "late", totals), silent=silent)
     yield Suspicion(weight, Finding(cause="late_rows", says=says, node=node))
+
+
+def _not_waited_for(scene: Scene, names: Collection[str], late: int) -> str:
+    """Rows that are no later than their own split allows are late where others have not waited for that split: it had
+    been silent for `idle_after`. Empty where most are later than that, or nobody knows."""
+    readers = [reader for reader in scene.readers if reader.source in names]
+    if not any(_idle_rules(scene, name) for name in names):
+        return ""
+    behind = 0
+    for reader in readers:
+        if reader.lateness is None or reader.out_of_order_ms is None:
+            return ""
+        behind += late_rows(reader.lateness, reader.out_of_order_ms)
+    if behind > late / 2:
+        return ""
+    word = scene.split_word(next(iter(names)))
+    return (
+        f"; at most {behind:,} of them came later than out_of_order within their own {word}: the others are of one "
+        "that had been silent for idle_after, so that nobody waited for it"
+    )
+
+
+def _idle_rules(scene: Scene, name: str) -> bool:
+    return any(reader.source == name and reader.idle_after_ms is not None for reader in scene.readers)
 
 
 def _errors(scene: Scene, node: str, totals: Totals, *, silent: bool) -> Iterator[Suspicion]:

@@ -15,7 +15,7 @@ from streamproc.diagnosis.condition import end_of_input, not_running, unreachabl
 from streamproc.diagnosis.event_time import held_by_operator, watermark_held_back, window_open
 from streamproc.diagnosis.pressure import peers, slow_downstream, slow_itself
 from streamproc.diagnosis.rows import empty_side_output, flowing, no_input, swallowed
-from streamproc.diagnosis.scene import FLOWING, NOT_RUNNING, NOTE, UNCOMMITTED, Scene, Suspicion
+from streamproc.diagnosis.scene import FLOWING, NOT_RUNNING, NOTE, UNCOMMITTED, UNREACHABLE, Scene, Suspicion
 from streamproc.observability.facts import JobFacts
 from streamproc.observability.rates import Rates
 from streamproc.observability.status import JobStatus
@@ -47,6 +47,7 @@ _RULED_OUT: Final[dict[str, str]] = {
     "filtered": "conditions let rows through",
     "backpressure": "nobody waits for room",
 }
+_WORKING: Final = ("running", "waiting")  # one that waits for a broker goes on elsewhere
 _SPEED: Final = ("backpressure", "slow_sink", "waiting_outside")
 _ADVISED: Final = ("watermark_held_back", "window_open", "late_rows")
 
@@ -58,10 +59,7 @@ def why(
     `facts`: None where no attempt runs. `rates`: of the last seconds; without, totals have to do."""
     if node not in {each for vertex in graph.vertices for each in vertex.nodes}:
         raise KeyError(node)
-    works = facts is not None and status.state in (
-        "running",
-        "waiting",
-    )  # one that waits for a broker goes on elsewhere
+    works = facts is not None and status.state in _WORKING
     suspicions = [] if works else list(not_running(status))
     advice: tuple[SourceAdvice, ...] = ()
     if facts is None:
@@ -89,11 +87,14 @@ def why(
 def _found(scene: Scene) -> list[Suspicion]:
     """Every cause there is a sign of; of one cause at one place the first sign."""
     empty = list(empty_side_output(scene))
-    if empty and len(empty) == len(scene.reads(scene.node)):
-        return [*empty, *unreachable(scene), *end_of_input(scene)]  # nothing else would change that
+    if empty and len(empty) == len(scene.reads(scene.node)):  # nothing else would change that
+        return [*empty, *unreachable(scene), *end_of_input(scene), *checkpoint_pending(scene)]
     found: dict[tuple[str, str | None], Suspicion] = {}
+    silent = {suspicion.finding.node for suspicion in unreachable(scene)}
     for suspicion in [*empty, *(each for cause in CAUSES for each in cause(scene))]:
         finding = suspicion.finding
+        if finding.cause in _SPEED and finding.node in silent:
+            continue  # who gets no answer is not slow
         # Whoever is slow is found from each place that waits for it: once is enough.
         found.setdefault((finding.cause, finding.node if finding.cause in _SPEED else finding.says), suspicion)
     ended = any(cause == "end_of_input" for cause, _ in found)
@@ -126,6 +127,8 @@ def _ruled_out(found: list[Suspicion], scene: Scene) -> Finding | None:
 def _advice(facts: JobFacts, scene: Scene, found: list[Suspicion]) -> tuple[SourceAdvice, ...]:
     """What other values of `out_of_order` would cost, where event time has a part in the answer."""
     sources = scene.timed_sources(scene.node)
+    if any(each.weight == UNREACHABLE for each in found):
+        return ()
     if scene.node not in sources and not any(each.finding.cause in _ADVISED for each in found):
         return ()
     return tuple(advice for source in sources if (advice := advise(facts, source)) is not None)

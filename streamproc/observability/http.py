@@ -6,6 +6,8 @@ is what a liveness probe wants to see. Loopback unless told otherwise: nothing h
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Protocol
@@ -71,10 +73,17 @@ async def metrics_served(
         try:
             await web.TCPSite(runner, host, port).start()
         except OSError as error:
-            raise PortUnavailable(f"cannot serve metrics on {host}:{port}: {error.strerror or error}") from error
+            raise PortUnavailable(f"cannot serve metrics on {host}:{port}: {taken(error, '--metrics-port')}") from error
         yield runner.addresses[0][1]
     finally:
         await runner.cleanup()
+
+
+def taken(error: OSError, option: str) -> str:
+    """Why an address cannot be had, in the system's own words, and which option names another port."""
+    in_words = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror or str(error)
+    more = f"; {option} names another" if error.errno in (errno.EADDRINUSE, errno.EACCES) else ""
+    return f"{in_words.lower()}{more}"
 
 
 def _application(registry: MetricRegistry, pipelines: Pipelines, known: Callable[[], bool]) -> web.Application:

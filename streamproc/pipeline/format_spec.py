@@ -5,17 +5,20 @@ Shape only; whether a connector takes a format, and a format a schema, is checke
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BeforeValidator, Field
 
 from streamproc.pipeline.model import Model
 
+HTTP_URL: Final = r"^https?://"
+MESSAGE_NAME: Final = r"^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*$"
+
 
 class RegistrySpec(Model):
     """A schema registry with Confluent's REST API. `ca`: a file of certificates to trust instead of the system's."""
 
-    url: str = Field(pattern=r"^https?://")
+    url: str = Field(pattern=HTTP_URL)
     username: str | None = None
     password: str | None = Field(default=None, repr=False)
     ca: str | None = None
@@ -60,7 +63,7 @@ class ProtobufFormat(RegistryFormat):
     """`message`: the name of the message; a sink's own schema has it (default: `Row`), a source refuses others."""
 
     type: Literal["protobuf"]
-    message: str | None = Field(default=None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*$")
+    message: str | None = Field(default=None, pattern=MESSAGE_NAME)
 
 
 class DebeziumJsonFormat(Model):

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ValidationError
 from streamproc.pipeline.columns import is_cut_off
 from streamproc.pipeline.document import FieldPath
 from streamproc.pipeline.faults import FaultLog
+from streamproc.pipeline.format_spec import HTTP_URL, MESSAGE_NAME
 from streamproc.pipeline.spec import NAME, PIPELINE_NAME, is_duration
 from streamproc.pipeline.suggest import did_you_mean, listed, near, shown
 
@@ -28,9 +29,11 @@ _KINDS: Final = {
     "dict_type": "a mapping",
 }
 _FIELDS_SHOWN: Final = 2
-_PATTERNS: Final = {
+_PATTERNS: Final[dict[str, str]] = {
     NAME: "lower-case letters, digits, _ and -, beginning with a letter, at most 63 characters",
     PIPELINE_NAME: "lower-case letters, digits and -, beginning with a letter, at most 63 characters",
+    HTTP_URL: "a URL that begins with http:// or https://",
+    MESSAGE_NAME: "the name of a message: letters, digits and _, in parts with dots between them",
 }
 _OTHER_WORDS: Final = {  # how other systems call a field; the first that is known counts
     "advance": ("every",),
@@ -209,7 +212,7 @@ def _record_value(group: list[_Wrong], model: type[BaseModel], value: Any, path:
             elif isinstance(value, bool | list | dict):
                 message = shown(written) + message.removeprefix(repr(value))
         case "string_pattern_mismatch":
-            message = f"must be {_PATTERNS.get(first.context['pattern'], first.context['pattern'])}"
+            message = pattern_text(first.context["pattern"])
         case "greater_than_equal":
             message = f"must be at least {first.context['ge']}, not {shown(written).removeprefix('the number ')}"
         case "less_than_equal":
@@ -229,6 +232,11 @@ def _record_value(group: list[_Wrong], model: type[BaseModel], value: Any, path:
         case _:
             message = first.message
     log.error(path, message)
+
+
+def pattern_text(pattern: str) -> str:
+    """What a text must be that this regular expression refuses."""
+    return f"must be {_PATTERNS.get(pattern, pattern)}"
 
 
 def _mapping_with(fields: list[str]) -> str:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import structlog
 
 from operators.element import CheckpointId
-from state.failure import Failure
+from state.failure import CorruptCheckpoint, Failure
 from state.restored_files import RestoredFiles
 from state.store import CheckpointStore
 from streamproc.checkpoint.compatibility import fitted
@@ -23,7 +23,7 @@ from streamproc.checkpoint.manifest import NOTHING_YET, Manifest, committed_name
 from streamproc.checkpoint.recovery import Claim, Superseded, claim, newer_attempt, superseded_text
 from streamproc.dataflow.deployment import Deployment
 from streamproc.dataflow.subtask import Subtask
-from streamproc.observability.status import JobFailure, JobObserver
+from streamproc.observability.status import JobFailure, JobObserver, JobStatus
 from streamproc.pipeline.logical import LogicalGraph
 from streamproc.pipeline.physical import PhysicalGraph, plan_physical
 from streamproc.runners.local_directory import local_directory
@@ -33,6 +33,7 @@ log = structlog.get_logger("streamproc.job")
 
 _STOP_DEADLINE_S = 30.0  # after a stop was asked for, how long its last checkpoint may take
 _OVERDUE_GRAIN_S = 0.5
+_PASSED_OVER = "checkpoint damaged, going on from an older one; results since it may appear twice"
 _IDLE_S = 2.0  # `until_idle`: no rows for this long, and nothing left to read
 
 
@@ -47,6 +48,7 @@ class RunOptions:
     control: JobControl = field(default_factory=JobControl)
     dropped: frozenset[str] = frozenset()  # nodes whose stored state may be lost, where it does not fit any more
     on_restored: Callable[[], Awaitable[None]] | None = None  # an attempt has recorded what it goes on from; once
+    begun: bool = False  # an earlier run's attempt has: to find nothing in the store is a failure
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,15 +82,17 @@ class Reporter:
 
 class _Wanted:
     """The checkpoint that was asked for, until an attempt has recorded that it goes on from it: from then on the
-    newest of that lineage is the one, for an attempt that fails may have completed newer ones."""
+    newest of that lineage is the one, for an attempt that fails may have completed newer ones. `begun`: an attempt has
+    recorded that, in this run or an earlier one."""
 
-    def __init__(self, checkpoint: CheckpointId | None, on_restored: Callable[[], Awaitable[None]] | None) -> None:
-        self.checkpoint = checkpoint
-        self._on_restored = on_restored
+    def __init__(self, options: RunOptions) -> None:
+        self.checkpoint = options.restore_from
+        self.begun = options.begun
+        self._on_restored = options.on_restored
 
     async def recorded(self) -> None:
         """The claim is durable; nothing has been done from it yet."""
-        self.checkpoint = None
+        self.checkpoint, self.begun = None, True
         if self._on_restored is not None:
             await self._on_restored()
             self._on_restored = None
@@ -107,7 +111,7 @@ async def _attempts(graph: LogicalGraph, options: RunOptions, observer: JobObser
     physical = plan_physical(graph)
     policy = RestartPolicy(graph.job.restart)
     status, metrics = observer.status, observer.metrics
-    wanted = _Wanted(options.restore_from, options.on_restored)
+    wanted = _Wanted(options)
     while True:
         began, checkpoints = time.monotonic(), status.checkpoints
         try:
@@ -160,11 +164,12 @@ async def _attempt(
             fitted(graph, manifest, committed=committed, dropped=options.dropped)
         files.fetch(manifest.files())
 
-    claimed = await asyncio.to_thread(claim, store, wanted.checkpoint, fetch=fetch)
+    claimed = await asyncio.to_thread(claim, store, wanted.checkpoint, fetch=fetch, begun=wanted.begun)
     await wanted.recorded()
     restored = claimed.restored
     for damage in claimed.skipped:
-        log.error("checkpoint damaged, going on from an older one; results since it may appear twice", reason=damage)
+        log.error(_PASSED_OVER, reason=damage)
+        observer.status.failures.append(JobFailure(time.time(), CorruptCheckpoint(f"{_PASSED_OVER}: {damage}")))
     if restored is not None:
         log.info("going on from a checkpoint", checkpoint=restored.checkpoint, attempt=claimed.attempt)
         observer.status.checkpoint, observer.status.ledger = restored.checkpoint, restored.ledger
@@ -204,7 +209,7 @@ async def _attempt(
         observer.metrics.up.set(1)
         observer.status.state, observer.status.message = "running", ""
         caught_up = _caught_up(deployment) if options.until_idle else None
-        return await _drive(deployment, driver, options.control, caught_up, claimed)
+        return await _drive(deployment, driver, options.control, caught_up, claimed, observer.status)
     finally:
         observer.facts = None
         await deployment.close()
@@ -232,6 +237,7 @@ async def _drive(
     control: JobControl,
     caught_up: Callable[[], bool] | None,
     claimed: Claim,
+    status: JobStatus,
 ) -> JobResult:
     """Run subtasks and the checkpoint cycle until the cycle ends; the first failure of any ends all."""
     driving = asyncio.create_task(driver.run(control, caught_up), name="checkpoints")
@@ -248,6 +254,10 @@ async def _drive(
             return JobResult(ending.status, ending.checkpoint)
         log.warning("stopped without a last checkpoint", reason=f"it did not complete in {_STOP_DEADLINE_S:.0f} s")
         return JobResult("stopped", claimed.restored.checkpoint if claimed.restored else None)
+    except Exception as error:
+        if not control.stopping.is_set():  # to end the rest may take long: a user's function need not return
+            status.state, status.message = "restarting", str(error)
+        raise
     finally:
         for task in everything:
             task.cancel()

@@ -18,12 +18,14 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final, TextIO
 
+from state.failure import state_error
+
 _GONE: Final = "gone-"
 
 
 @asynccontextmanager
 async def local_directory(root: Path, pipeline: str) -> AsyncIterator[Path]:
-    """A new directory below `root`/`pipeline`, removed on leaving."""
+    """A new directory below `root`/`pipeline`, removed on leaving. Raises StateError."""
     directory, lock = await asyncio.to_thread(_make, root / pipeline)
     try:
         yield directory
@@ -32,10 +34,13 @@ async def local_directory(root: Path, pipeline: str) -> AsyncIterator[Path]:
 
 
 def _make(parent: Path) -> tuple[Path, TextIO]:
-    parent.mkdir(parents=True, exist_ok=True)
-    _remove_abandoned(parent)
-    directory = Path(tempfile.mkdtemp(prefix="run-", dir=parent))
-    lock = (directory / "lock").open("w")
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        _remove_abandoned(parent)
+        directory = Path(tempfile.mkdtemp(prefix="run-", dir=parent))
+        lock = (directory / "lock").open("w")
+    except OSError as error:
+        raise state_error(f"cannot make a folder for local state in {parent}", error) from error
     fcntl.flock(lock, fcntl.LOCK_EX)
     return directory, lock
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import ClassVar, Protocol
 
-from state.failure import Failure
+from state.failure import Actor, Failure
 from streamproc.observability.facts import JobFacts
 from streamproc.pipeline.faults import Fault
 from streamproc.service.views import (
@@ -23,7 +23,7 @@ from streamproc.service.views import (
 class ServiceFault(Failure):
     """A request that is refused. `status` is HTTP's; `slug` ends the problem's type."""
 
-    acts = "user"
+    acts: ClassVar[Actor] = "user"
 
     def __init__(self, status: int, slug: str, title: str, detail: str) -> None:
         super().__init__(detail)

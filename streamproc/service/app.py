@@ -77,6 +77,8 @@ async def _problem(request: Request, error: Exception) -> Response:
     """What is raised outside any route: there is none, or not with this method."""
     if isinstance(error, HTTPException) and error.status_code == 405:
         there = (route for route in request.app.routes if route.matches(request.scope)[0] is not Match.NONE)
-        methods = sorted({method for route in there for method in route.methods or ()})
-        error.headers = {"Allow": ", ".join(methods)}
+        methods = {method for route in there for method in route.methods or ()}
+        if "GET" in methods:
+            methods.add("HEAD")  # the front makes a GET of it
+        error.headers = {"Allow": ", ".join(sorted(methods))}
     return problem_of(error)

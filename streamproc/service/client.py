@@ -43,6 +43,12 @@ class WrongAccess(Failure):
     acts = "user"
 
 
+class WrongName(Failure):
+    """What was given as a name is none: in a path it would mean something else."""
+
+    acts = "user"
+
+
 class Unreachable(Failure):
     """Nobody answers there."""
 
@@ -91,8 +97,8 @@ class Access:
 
 
 class ServiceClient:
-    """One connection to a service; closes on leaving. Every method raises WrongAccess, Unreachable, Refused,
-    ServiceFailed or NotTheService."""
+    """One connection to a service; closes on leaving. Every method raises WrongAccess, WrongName, Unreachable,
+    Refused, ServiceFailed or NotTheService."""
 
     def __init__(self, access: Access) -> None:
         self._url = _checked_url(access)
@@ -218,6 +224,13 @@ class ServiceClient:
         reason = str(error) or type(error).__name__
         if "CERTIFICATE_VERIFY_FAILED" in reason:
             return f"the service at {self._url} shows a certificate that is not trusted; --ca names its CA ({reason})"
+        if "WRONG_VERSION_NUMBER" in reason:
+            return f"what listens at {self._url} does not speak TLS: is it {self._url.replace('https', 'http', 1)}?"
+        if self._url.startswith("https:") and isinstance(error, httpx.ReadError | httpx.RemoteProtocolError):
+            return (
+                f"the service at {self._url} has closed the connection ({reason}): it may want a certificate that it "
+                "trusts and that has not expired; --cert and --key name ours"
+            )
         return (
             f"no service answers at {self._url} ({reason}). `streamproc serve` starts one; --url or STREAMPROC_URL "
             "says where another is"
@@ -257,6 +270,9 @@ def _plan(problem: Mapping[str, Any]) -> PlanView | None:
 
 
 def _part(name: str) -> str:
+    """A name as the part of a path. Raises WrongName: a server takes `a%2Fb` for two parts."""
+    if not name or "/" in name or name in (".", ".."):
+        raise WrongName(f"{name!r} is no name")
     return f"/{quote(name, safe='')}"
 
 
@@ -293,6 +309,8 @@ def _tls(access: Access) -> ssl.SSLContext:
         try:
             context.load_cert_chain(access.certificate, access.key)
         except (OSError, ssl.SSLError) as error:
+            if access.key is None:
+                raise WrongAccess(f"--cert {access.certificate}: holds no key; --key names it") from error
             raise WrongAccess(f"--cert {access.certificate}: cannot be used ({_reason(error)})") from error
     return context
 

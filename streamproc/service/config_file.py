@@ -49,7 +49,7 @@ def load_service_config(path: Path, *, environment: Mapping[str, str] = os.envir
 
 def _read(document: Document, log: FaultLog) -> ServiceConfig | None:
     value = document.value
-    if document.problems:
+    if document.is_broken(()):
         return None
     if not isinstance(value, dict):
         log.error((), f"must be a mapping, not {shown(value)}")

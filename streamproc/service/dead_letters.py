@@ -16,8 +16,6 @@ import contextlib
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from itertools import islice
 from typing import Any, Final
 
@@ -27,26 +25,25 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 
 from streamproc.connectors.kafka.aiokafka_private import Client
-from streamproc.connectors.kafka.broker_errors import Unreachable, translated
-from streamproc.connectors.kafka.client import client_options, connect, find_topic
+from streamproc.connectors.kafka.broker_errors import NoConnection, Unreachable, translated
+from streamproc.connectors.kafka.client import client_options, find_topic
 from streamproc.connectors.kafka.fetcher import Fetcher, PartitionFeed
 from streamproc.connectors.kafka.group_offsets import committed_offsets
 from streamproc.connectors.kafka.offsets import EARLIEST, LATEST, list_offsets
-from streamproc.connectors.kafka.record_batch import Record
 from streamproc.pipeline.logical import LogicalGraph
-from streamproc.pipeline.spec import KafkaConnectionSpec, KafkaSinkSpec, KafkaSourceSpec
 from streamproc.service.api import Conflict, ServiceFault
+from streamproc.service.letter import DeadLetterSink, Letter, dead_letter_sink, view_of
 from streamproc.service.replayed import METADATA_CHARS_MAX, Replayed
-from streamproc.service.views import DeadLetterList, DeadLetterView
+from streamproc.service.views import DeadLetterList
 
 log = structlog.get_logger("streamproc.service")
 
 OFFSETS_LOOKED_AT: Final = 20_000  # of one topic, at most, at a time
 LETTERS_AT_ONCE: Final = 10_000  # of one replay
 LETTERS_OF_A_TRANSACTION: Final = 500
+CONNECTING_S: Final = 5.0
 LOOKING_S: Final = 20.0
 REPLAYING_S: Final = 60.0
-TEXT_CHARS_MAX: Final = 2_000
 _TRANSACTION_MS: Final = 60_000
 _ABORT_S: Final = 5.0
 _CLOSE_S: Final = 20.0
@@ -54,66 +51,10 @@ _REQUEST_BYTES_MAX: Final = 32 << 20
 _new_producer: Any = AIOKafkaProducer  # untyped
 
 
-@dataclass(frozen=True, slots=True)
-class Letter:
-    """One letter. `target`: where its record came from; None where that is not known, and `reason` says why."""
-
-    partition: int
-    offset: int
-    record: Record
-    headers: Mapping[str, str]
-    target: tuple[str, int] | None
-    reason: str | None
-
-    @property
-    def id(self) -> str:
-        return f"{self.partition}:{self.offset}"
-
-
-@dataclass(frozen=True, slots=True)
-class _DeadLetterSink:
-    """A sink of bad records, and the sources that they come from."""
-
-    graph: LogicalGraph
-    name: str
-    topic: str
-    connection: KafkaConnectionSpec
-
-    @property
-    def why(self) -> str:
-        return f"dead letters of {self.name}"
-
-    @property
-    def replayer(self) -> str:
-        """The transactional id and the group of its replays; outside what the sink itself takes over."""
-        return f"streamproc-replay.{self.graph.pipeline}.{self.name}"
-
-    def letter(self, partition: int, record: Record) -> Letter:
-        headers = {name: (value or b"").decode("utf-8", "replace") for name, value in record.headers}
-        target, reason = self._target(headers)
-        return Letter(partition, record.offset, record, headers, target, reason)
-
-    def _target(self, headers: Mapping[str, str]) -> tuple[tuple[str, int] | None, str | None]:
-        split, name = headers.get("split"), headers.get("source")
-        if split is None or name is None or "offset" not in headers:
-            return None, "a step failed on a row made from records: the original record is not in the letter"
-        source = self.graph.sources.get(name)
-        if source is None:
-            return None, f"the pipeline has no source {name} any more"
-        if not isinstance(source.config, KafkaSourceSpec) or source.connection is None:
-            return None, f"source {name} does not read a Kafka topic"
-        if set(source.connection.brokers) != set(self.connection.brokers):
-            return None, f"source {name} is in another Kafka cluster than the letters: no transaction spans both"
-        topic, _, partition = split.rpartition("-")
-        if topic != source.config.topic or not (partition.isascii() and partition.isdecimal()):
-            return None, f"the record came from {split}, source {name} reads topic {source.config.topic} now"
-        return (topic, int(partition)), None
-
-
 async def list_letters(graph: LogicalGraph, sink: str, limit: int) -> DeadLetterList:
     """The newest `limit` letters, and how many of the newest `OFFSETS_LOOKED_AT` records wait. Raises ServiceFault."""
-    letters_of = _resolve(graph, sink)
-    with _refusals():
+    letters_of = dead_letter_sink(graph, sink)
+    with _refusals("Look again later"):
         async with asyncio.timeout(LOOKING_S), _connected(letters_of) as client:
             partitions = (await find_topic(client, letters_of.topic, why=letters_of.why)).partitions
             done = await _replayed(client, letters_of, partitions)
@@ -126,17 +67,17 @@ async def list_letters(graph: LogicalGraph, sink: str, limit: int) -> DeadLetter
                 kept.append(letter)
                 if len(kept) > 2 * limit + LETTERS_OF_A_TRANSACTION:
                     kept = _newest(kept, limit)
-    views = tuple(_view(letter, letter.offset in done[letter.partition]) for letter in _newest(kept, limit))
+    views = tuple(view_of(letter, replayed=letter.offset in done[letter.partition]) for letter in _newest(kept, limit))
     return DeadLetterList(sink=sink, topic=letters_of.topic, waiting=waiting, letters=views)
 
 
 async def replay_letters(graph: LogicalGraph, sink: str, ids: Sequence[str] | None) -> int:
     """Send letters back to where their records came from: those with these ids, or (None) all that wait, at most
     `LETTERS_AT_ONCE`, oldest first. Those sent before are left out. How many were sent. Raises ServiceFault."""
-    letters_of = _resolve(graph, sink)
+    letters_of = dead_letter_sink(graph, sink)
     wanted = None if ids is None else _offsets(ids)
     sent = 0
-    with _refusals():
+    with _refusals("What was sent was recorded with it: look again, then go on"):
         async with asyncio.timeout(REPLAYING_S), _connected(letters_of) as client:
             partitions = (await find_topic(client, letters_of.topic, why=letters_of.why)).partitions
             async with _producer(letters_of) as producer:  # from here on no other replay can commit
@@ -156,15 +97,6 @@ async def replay_letters(graph: LogicalGraph, sink: str, ids: Sequence[str] | No
                     sent += len(batch)
     log.info("dead letters replayed", pipeline=graph.pipeline, sink=sink, letters=sent)
     return sent
-
-
-def _resolve(graph: LogicalGraph, name: str) -> _DeadLetterSink:
-    sink = graph.sinks.get(name)
-    if sink is None:
-        raise ServiceFault(404, "unknown-sink", "There is no such sink", f"{graph.pipeline} has no sink {name}")
-    if not isinstance(sink.config, KafkaSinkSpec) or sink.connection is None or not sink.carries_errors:
-        raise Conflict(f'sink {name} does not write bad records (`input: "*.errors"`) to a Kafka topic')
-    return _DeadLetterSink(graph, name, sink.config.topic, sink.connection)
 
 
 def _offsets(ids: Sequence[str]) -> dict[int, set[int]]:
@@ -226,7 +158,7 @@ def _gone(partition: int, offset: int) -> ServiceFault:
 
 async def _send(
     producer: Any,
-    letters_of: _DeadLetterSink,
+    letters_of: DeadLetterSink,
     batch: Sequence[Letter],
     done: dict[int, Replayed],
     waiting: Mapping[int, list[int]],
@@ -263,7 +195,7 @@ async def _send(
         waiting[partition][:] = offsets_left
 
 
-async def _queue(producer: Any, letters_of: _DeadLetterSink, letter: Letter) -> asyncio.Future[Any]:
+async def _queue(producer: Any, letters_of: DeadLetterSink, letter: Letter) -> asyncio.Future[Any]:
     assert letter.target is not None, "chosen letters can be replayed"
     topic, partition = letter.target
     origin = f"{letters_of.topic}-{letter.partition}:{letter.offset}".encode()
@@ -274,7 +206,7 @@ async def _queue(producer: Any, letters_of: _DeadLetterSink, letter: Letter) -> 
     return queued
 
 
-async def _replayed(client: Client, letters_of: _DeadLetterSink, partitions: Sequence[int]) -> dict[int, Replayed]:
+async def _replayed(client: Client, letters_of: DeadLetterSink, partitions: Sequence[int]) -> dict[int, Replayed]:
     group, topic = letters_of.replayer, letters_of.topic
     found = await committed_offsets(client, group, topic, partitions, why=letters_of.why)
     try:
@@ -283,7 +215,7 @@ async def _replayed(client: Client, letters_of: _DeadLetterSink, partitions: Seq
         raise Conflict(f"offsets of the consumer group {group} were not written by this service: {error}") from error
 
 
-async def _bounds(client: Client, letters_of: _DeadLetterSink, partitions: Sequence[int]) -> dict[int, tuple[int, int]]:
+async def _bounds(client: Client, letters_of: DeadLetterSink, partitions: Sequence[int]) -> dict[int, tuple[int, int]]:
     """First offset, and the one behind the last committed record."""
     await client.follow(letters_of.topic)
     first, end = [
@@ -296,7 +228,7 @@ async def _bounds(client: Client, letters_of: _DeadLetterSink, partitions: Seque
 
 
 async def _read(
-    client: Client, letters_of: _DeadLetterSink, ranges: Mapping[int, tuple[int, int]]
+    client: Client, letters_of: DeadLetterSink, ranges: Mapping[int, tuple[int, int]]
 ) -> AsyncIterator[Letter]:
     """Letters with offsets in these ranges [first, stop), of one partition in order."""
     fetcher = Fetcher(client, letters_of.topic, "read_committed", why=letters_of.why)
@@ -323,16 +255,22 @@ async def _read(
 
 
 @asynccontextmanager
-async def _connected(letters_of: _DeadLetterSink) -> AsyncIterator[Client]:
-    client = await connect(letters_of.connection, why=letters_of.why)
+async def _connected(letters_of: DeadLetterSink) -> AsyncIterator[Client]:
+    """Whoever asks is waiting: no second attempt is made."""
+    client = Client(client_options(letters_of.connection))
     try:
+        try:
+            async with asyncio.timeout(CONNECTING_S):
+                await client.start()
+        except TimeoutError as error:
+            raise NoConnection(f"{', '.join(client.brokers)} did not answer within {CONNECTING_S:.0f} s") from error
         yield client
     finally:
         await client.close()
 
 
 @asynccontextmanager
-async def _producer(letters_of: _DeadLetterSink) -> AsyncIterator[Any]:
+async def _producer(letters_of: DeadLetterSink) -> AsyncIterator[Any]:
     """The only one that can commit a replay of this sink from now on."""
     producer: Any = _new_producer(
         **client_options(letters_of.connection),
@@ -354,55 +292,19 @@ async def _producer(letters_of: _DeadLetterSink) -> AsyncIterator[Any]:
 
 
 @contextmanager
-def _refusals() -> Iterator[None]:
-    """What keeps us from it, as the API says it."""
+def _refusals(then: str) -> Iterator[None]:
+    """What keeps us from it, as the API says it. `then`: what to do where it was cut short."""
     try:
         yield
     except TimeoutError as error:
-        detail = "Kafka did not answer in time. What was sent was recorded with it: look again, then go on"
+        detail = f"Kafka did not answer in time. {then}"
         raise ServiceFault(503, "unavailable", "Kafka does not answer", detail) from error
     except Unreachable as error:
         if isinstance(error.__cause__, kafka_errors.ProducerFenced):
             raise Conflict("another replay of this sink has begun; this one has ended") from error
-        raise ServiceFault(503, "unavailable", "Kafka does not answer", str(error)) from error
+        detail = f"no broker takes a connection: {error}" if isinstance(error, NoConnection) else str(error)
+        raise ServiceFault(503, "unavailable", "Kafka does not answer", detail) from error
 
 
 def _newest(letters: list[Letter], limit: int) -> list[Letter]:
     return sorted(letters, key=lambda one: (one.record.timestamp, one.partition, one.offset), reverse=True)[:limit]
-
-
-def _view(letter: Letter, replayed: bool) -> DeadLetterView:
-    headers, record = letter.headers, letter.record
-    offset = headers.get("offset", "")
-    key, key_binary = _shown(record.key)
-    value, value_binary = _shown(record.value)
-    return DeadLetterView(
-        id=letter.id,
-        at=datetime.fromtimestamp(record.timestamp / 1000, UTC),
-        node=headers.get("step"),
-        source=headers.get("source"),
-        split=headers.get("split"),
-        offset=int(offset) if offset.isascii() and offset.isdecimal() else None,
-        error=headers.get("error", "not said"),
-        key=key,
-        value=value,
-        binary=key_binary or value_binary,
-        replayable=letter.target is not None,
-        reason=letter.reason,
-        replayed=replayed,
-    )
-
-
-def _shown(payload: bytes | None) -> tuple[str | None, bool]:
-    """Bytes as text, or in hex where they are none; the beginning of what is long."""
-    if payload is None:
-        return None, False
-    try:
-        text, binary = payload.decode(), False
-        if any(not character.isprintable() and character not in "\t\n\r" for character in text[:TEXT_CHARS_MAX]):
-            raise ValueError
-    except ValueError:
-        text, binary = payload[: TEXT_CHARS_MAX // 2].hex(), True
-        if len(payload) > TEXT_CHARS_MAX // 2:
-            text += "…"
-    return text if len(text) <= TEXT_CHARS_MAX else f"{text[:TEXT_CHARS_MAX]}…", binary

@@ -12,7 +12,6 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, Final, Literal, TypeVar
 
 import structlog
@@ -21,17 +20,16 @@ from state.failure import Failure
 from state.store import shown_url
 from streamproc.checkpoint.control import SavepointFailed
 from streamproc.checkpoint.manifest import Manifest
-from streamproc.observability.redaction import Redaction
 from streamproc.pipeline.faults import InvalidPipeline
 from streamproc.pipeline.logical import LogicalGraph
 from streamproc.service.api import Conflict, DropsState, FaultyPipeline, PlanOutdated, ServiceFault
-from streamproc.service.config import ServiceConfig
-from streamproc.service.definition import Definition, read_definition
+from streamproc.service.definition import Definition
 from streamproc.service.plan import dropped_names, make_plan
 from streamproc.service.rates import Samples
-from streamproc.service.registry import Damaged, Entry, Record, Registry, sha256_of
+from streamproc.service.registry import Damaged, Entry, Record, sha256_of
 from streamproc.service.stored import misfits, newest, release, release_for_upgrades, store_of, stored_checkpoints
 from streamproc.service.supervisor import PipelineSupervisor, as_failure
+from streamproc.service.surroundings import Surroundings
 from streamproc.service.views import CheckpointView, PlanView
 
 log = structlog.get_logger("streamproc.service")
@@ -43,56 +41,10 @@ _UNDER_WAY_S: Final = 5.0
 _LOOK_S: Final = 5.0
 
 
-class RegistryUnwritable(ServiceFault):
-    """503: what is wanted cannot be made durable, so nothing has been done about it."""
-
-    retry_helps = True
-
-    def __init__(self, error: OSError) -> None:
-        detail = f"the service's directory cannot be written: {error.strerror or error}"
-        super().__init__(503, "registry-unwritable", "Nothing was changed", detail)
-
-
 class DamagedRecord(Failure):
     """What was wanted of the pipeline cannot be read any more."""
 
     acts = "world"
-
-
-@dataclass(frozen=True, slots=True)
-class Surroundings:
-    """What all pipelines of a service have in common."""
-
-    config: ServiceConfig
-    registry: Registry
-    redaction: Redaction
-
-    async def read(self, name: str, yaml: bytes, parallelism: int | None, record: Record | None) -> Definition:
-        """What a file means now; its secrets are hidden from then on."""
-        definition = await asyncio.to_thread(
-            read_definition,
-            name,
-            yaml,
-            checkpoints=self._storage(record),
-            functions=self.config.functions,
-            parallelism=parallelism,
-        )
-        if definition.graph is not None:
-            self.redaction.add(definition.graph.secrets)
-        return definition
-
-    def _storage(self, record: Record | None) -> str:
-        """Of a file that names none. Where it is the configured one, that knows the secrets as they are now; a pipeline
-        of another time goes on where its checkpoints are, and would begin anew elsewhere."""
-        configured = self.config.checkpoints
-        if record is None or record.storage is None or record.storage == shown_url(configured):
-            return configured
-        return record.storage
-
-    @property
-    def work_directory(self) -> Path:
-        """Of local state."""
-        return self.config.directory / "state"
 
 
 @dataclass(slots=True)
@@ -182,7 +134,7 @@ class HostedPipeline:
             created_at=now,
             updated_at=now,
         )
-        await self._durably(self.around.registry.create, record, definition.yaml)
+        await self.around.durably(self.around.registry.create, record, definition.yaml)
         self.record, self.yaml, self.damage = record, definition.yaml, ""
         self.definition = definition
 
@@ -242,7 +194,8 @@ class HostedPipeline:
             self.supervisor.drain()
 
     async def start(self, restore_from: int | None) -> None:
-        """From the newest checkpoint, or from this one."""
+        """From the newest checkpoint, or from this one. Where all checkpoints are gone nothing begins anew: their disk
+        may just not be mounted."""
         supervisor = self.supervisor
         if supervisor.running and self.wish.wanted == "stopped":
             await supervisor.end()  # it only makes up for a stop that was cut short
@@ -267,7 +220,7 @@ class HostedPipeline:
         if self.record is not None and self.record.wanted != "stopped":
             await self._save(wanted="stopped")
         await self.supervisor.end()
-        await self._durably(self.around.registry.forget, self.name)
+        await self.around.durably(self.around.registry.forget, self.name)
         self.gone = True
 
     # -- what is asked
@@ -419,6 +372,7 @@ class HostedPipeline:
         self.supervisor.begin(
             definition.graph,
             restore_from=self.wish.restore_from,
+            begun=self.wish.begun,
             dropped=frozenset(self.wish.allowed_drops),
             on_restored=self._restored,
             then=then,
@@ -440,8 +394,8 @@ class HostedPipeline:
         return definition
 
     async def _restored(self) -> None:
-        if self.wish.restore_from is not None:
-            await self._save(restore_from=None)
+        if self.wish.restore_from is not None or not self.wish.begun:
+            await self._save(restore_from=None, begun=True, updated_at=self.wish.updated_at)  # nobody has asked for it
 
     async def _check_restorable(self, checkpoint: int) -> None:
         if self.graph is None and await self._read() is None:
@@ -468,13 +422,7 @@ class HostedPipeline:
         async with self._saving:
             if yaml is not None:
                 changed["yaml_sha256"] = sha256_of(yaml)
-            changed["updated_at"] = datetime.now(UTC)
+            changed.setdefault("updated_at", datetime.now(UTC))
             record = self.wish.model_copy(update=changed)
-            await self._durably(self.around.registry.write, record, yaml)
+            await self.around.durably(self.around.registry.write, record, yaml)
             self.record, self.yaml = record, self.yaml if yaml is None else yaml
-
-    async def _durably(self, act: Any, *arguments: Any) -> None:
-        try:
-            await asyncio.to_thread(act, *arguments)
-        except OSError as error:
-            raise RegistryUnwritable(error) from error

@@ -17,6 +17,7 @@ from starlette.responses import JSONResponse
 
 from state.failure import Failure
 from streamproc.pipeline.faults import Fault
+from streamproc.pipeline.wording import pattern_text
 from streamproc.service.api import DropsState, FaultyPipeline, PlanOutdated, ServiceFault
 
 MEDIA_TYPE: Final = "application/problem+json"
@@ -109,6 +110,8 @@ def _wrong(fault: Mapping[str, Any]) -> dict[str, Any]:
     message = str(fault["msg"])[:_INPUT_SHOWN_CHARS]
     if fault["type"] == "json_invalid":
         where, message = ["body"], f"is not JSON: {fault['ctx']['error']}"
+    if fault["type"] == "string_pattern_mismatch":
+        message = pattern_text(fault["ctx"]["pattern"])
     return {"path": ".".join(where), "message": message}
 
 

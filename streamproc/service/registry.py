@@ -50,8 +50,9 @@ class DirectoryUnusable(Failure):
 
 class Record(Model):
     """What is wanted of one pipeline. `allowed_drops`: nodes whose stored state this revision may ignore.
-    `restore_from`: the checkpoint to go on from, until an attempt has; None: the newest. `storage`: where the service
-    kept checkpoints when the pipeline was created, without secrets; it stays there, unless its file names another."""
+    `restore_from`: the checkpoint to go on from, until an attempt has; None: the newest. `begun`: an attempt has
+    recorded in the checkpoint store what it goes on from. `storage`: where the service kept checkpoints when the
+    pipeline was created, without secrets; it stays there, unless its file names another."""
 
     version: Literal[1] = 1
     name: str = Field(pattern=PIPELINE_NAME)
@@ -61,6 +62,7 @@ class Record(Model):
     parallelism: int | None = Field(default=None, ge=1)  # in place of the file's
     allowed_drops: tuple[str, ...] = ()
     restore_from: int | None = None
+    begun: bool = False
     storage: str | None = None
     upgrade_savepoint: int | None = None  # taken before the last upgrade; the next one's takes its place
     created_at: datetime

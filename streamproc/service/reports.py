@@ -83,6 +83,7 @@ def errors_of(hosted: HostedPipeline) -> ErrorList:
 def _summary(hosted: HostedPipeline) -> dict[str, Any]:
     status, record, graph = hosted.supervisor.status, hosted.record, hosted.graph
     facts = hosted.supervisor.facts()
+    checkpoint, checkpoint_at = _newest_checkpoint(hosted)
     rate_in, rate_out = (0.0, 0.0) if facts is None else hosted.samples.per_second()
     return {
         "name": hosted.name,
@@ -101,9 +102,19 @@ def _summary(hosted: HostedPipeline) -> dict[str, Any]:
         "restarts": status.restarts,
         "source_lag_records": _lag(facts),
         "watermark": _event_time(status.watermark_ms),
-        "checkpoint": status.checkpoint,
-        "checkpoint_at": None if status.checkpoint_at is None else _utc(status.checkpoint_at),
+        "checkpoint": checkpoint,
+        "checkpoint_at": checkpoint_at,
     }
+
+
+def _newest_checkpoint(hosted: HostedPipeline) -> tuple[int | None, datetime | None]:
+    """Its number, and when it was completed. A service that has just started knows them from the store."""
+    status = hosted.supervisor.status
+    if status.checkpoint is not None and status.checkpoint_at is not None:
+        return status.checkpoint, _utc(status.checkpoint_at)
+    whole = [view for view in hosted.checkpoints if view.damage is None]
+    wanted = next((view for view in whole if status.checkpoint in (None, view.id)), None)
+    return (status.checkpoint, None) if wanted is None else (wanted.id, wanted.completed_at)
 
 
 def _lag(facts: JobFacts | None) -> int | None:

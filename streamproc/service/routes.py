@@ -73,6 +73,10 @@ class StartRequest(_Request):
     )
 
 
+class SavepointRequest(_Request):
+    """An empty object: a savepoint has no options."""
+
+
 class RescaleRequest(_Request):
     """How many subtasks."""
 
@@ -81,11 +85,11 @@ class RescaleRequest(_Request):
     )
 
 
-Name = Annotated[str, Path(description="The pipeline's name.", max_length=63, examples=["numbers"])]
+Name = Annotated[str, Path(description="The pipeline's name.", examples=["numbers"])]
 NewName = Annotated[
     str, Path(description="The pipeline's name, as in its file.", pattern=PIPELINE_NAME, examples=["numbers"])
 ]
-Step = Annotated[str, Path(description="A source, step or sink.", max_length=200, examples=["revenue"])]
+Step = Annotated[str, Path(description="A source, step or sink.", examples=["revenue"])]
 
 
 def rest_router(service: PipelineApi) -> APIRouter:
@@ -189,7 +193,7 @@ def rest_router(service: PipelineApi) -> APIRouter:
         responses=problems(404, 409, 504),
     )
     @needs("admin")
-    async def take_savepoint(name: Name) -> CheckpointView:
+    async def take_savepoint(name: Name, body: Annotated[SavepointRequest | None, Body()] = None) -> CheckpointView:
         return await service.savepoint(name)
 
     @router.delete(
@@ -227,7 +231,7 @@ def rest_router(service: PipelineApi) -> APIRouter:
     async def list_checkpoints(name: Name) -> CheckpointList:
         return CheckpointList(checkpoints=await service.checkpoints(name))
 
-    @router.get("/{name}/graph", operation_id="getGraph", summary="The job graph, live", responses=problems(404))
+    @router.get("/{name}/graph", operation_id="getGraph", summary="The job graph, live", responses=problems(404, 409))
     @needs("read")
     async def get_graph(name: Name) -> GraphView:
         return service.graph(name)
@@ -246,7 +250,7 @@ def rest_router(service: PipelineApi) -> APIRouter:
         "/{name}/why/{step}",
         operation_id="explainSilence",
         summary="Why nothing comes out of a step",
-        responses=problems(404),
+        responses=problems(404, 409),
     )
     @needs("read")
     async def why(name: Name, step: Step) -> WhyView:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 import socket
 import ssl
 from collections.abc import Callable, Iterator
@@ -20,7 +19,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from state.failure import Failure
-from streamproc.observability.http import metrics_served
+from streamproc.observability.http import metrics_served, taken
 from streamproc.observability.metrics import MetricRegistry
 from streamproc.observability.redaction import Redaction
 from streamproc.service.app import create_app
@@ -31,13 +30,12 @@ from streamproc.service.page.routes import page_router
 from streamproc.service.protocol import ServiceProtocol
 from streamproc.service.service import PipelineService
 from streamproc.service.views import PipelineSummary
+from streamproc.stop_signals import ABORTED, stop_signals
 
 ANSWERS_SECONDS_MAX: Final = 10  # for requests that are under way when the service ends
 KEEP_ALIVE_SECONDS: Final = 20
 HEADER_BYTES_MAX: Final = 32_768
 
-_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
-_ABORTED: Final = 130
 _BACKLOG: Final = 128
 
 log = structlog.get_logger("streamproc.service")
@@ -181,8 +179,7 @@ def _listen(listen: ListenConfig) -> Iterator[socket.socket]:
     try:
         listener = socket.create_server((listen.host, listen.port), family=family, backlog=_BACKLOG)
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise AddressUnavailable(f"cannot listen on {listen.host}:{listen.port}: {reason}") from error
+        raise AddressUnavailable(f"cannot listen on {listen.host}:{listen.port}: {taken(error, '--port')}") from error
     with listener:
         yield listener
 
@@ -218,23 +215,18 @@ def _warn(config: ServiceConfig) -> None:
 def _stopped_by_signals(say: Callable[[str], None]) -> Iterator[asyncio.Event]:
     """First signal: last checkpoints, then the end. Second: the end at once, which loses nothing that a checkpoint
     holds: the next start treats it as a crash."""
-    stop = asyncio.Event()
+    stopping = asyncio.Event()
 
-    def received() -> None:
-        if stop.is_set():
-            say("streamproc: stopped at once")
-            os._exit(_ABORTED)
-        stop.set()
+    def stop() -> None:
+        stopping.set()
         say("streamproc: taking last checkpoints, then stopping; once more stops at once")
 
-    loop = asyncio.get_running_loop()
-    for number in _SIGNALS:
-        loop.add_signal_handler(number, received)
-    try:
-        yield stop
-    finally:
-        for number in _SIGNALS:
-            loop.remove_signal_handler(number)
+    def at_once() -> None:
+        say("streamproc: stopped at once")
+        os._exit(ABORTED)
+
+    with stop_signals(stop, at_once):
+        yield stopping
 
 
 def _url(scheme: str, host: str, port: int) -> str:

@@ -9,7 +9,7 @@ import asyncio
 import shutil
 import threading
 import time
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import Any, Final, TypeVar
@@ -23,13 +23,15 @@ from streamproc.observability.loop_lag import measure_loop_lag
 from streamproc.observability.metrics import MetricRegistry
 from streamproc.observability.redaction import Redaction
 from streamproc.pipeline.physical import PhysicalGraph
+from streamproc.pipeline.suggest import did_you_mean
 from streamproc.service.api import Conflict, ServiceFault, UnknownPipeline
 from streamproc.service.config import ServiceConfig
-from streamproc.service.hosted import HostedPipeline, Surroundings
+from streamproc.service.hosted import HostedPipeline
 from streamproc.service.rates import SAMPLE_EVERY_S
 from streamproc.service.registry import Registry
 from streamproc.service.reports import detail_of, errors_of, is_ready, summary_of
 from streamproc.service.supervisor import PipelineSupervisor, as_failure
+from streamproc.service.surroundings import Surroundings
 from streamproc.service.views import (
     CheckpointView,
     DeadLetterList,
@@ -67,8 +69,10 @@ class NotYet(ServiceFault):
 class UnknownStep(ServiceFault):
     """404."""
 
-    def __init__(self, name: str, step: str) -> None:
-        super().__init__(404, "unknown-step", "There is no such step", f"{name} has no source, step or sink {step}")
+    def __init__(self, name: str, step: str, known: Iterable[str]) -> None:
+        hint = did_you_mean(step, known)
+        detail = f"{name} has no source, step or sink {step}" + (f"; {hint}" if hint else "")
+        super().__init__(404, "unknown-step", "There is no such step", detail)
 
 
 class Closing(ServiceFault):
@@ -188,8 +192,9 @@ class PipelineService:
 
         hosted = self._hosted(name)
         graph, supervisor = _physical(hosted), hosted.supervisor
-        if step not in {node for vertex in graph.vertices for node in vertex.nodes}:
-            raise UnknownStep(name, step)
+        known = [node for vertex in graph.vertices for node in vertex.nodes]
+        if step not in known:
+            raise UnknownStep(name, step, known)
         return why(supervisor.facts(), graph, supervisor.status, step, rates=hosted.samples.nodes.rates())
 
     async def dead_letters(self, name: str, sink: str, limit: int) -> DeadLetterList:

@@ -69,11 +69,12 @@ class PipelineSupervisor:
         graph: LogicalGraph,
         *,
         restore_from: int | None = None,
+        begun: bool = False,
         dropped: frozenset[str] = frozenset(),
         on_restored: Callable[[], Awaitable[None]] | None = None,
         then: Literal["stop", "drain"] | None = None,
     ) -> None:
-        """Start a run; there must be none. `then`: what it does as soon as it reads."""
+        """Start a run; there must be none. `begun` as in `RunOptions`. `then`: what it does as soon as it reads."""
         assert self._run is None, "a run is ended before the next begins"
         self.status.state, self.status.message = "starting", ""
         self._control = JobControl()
@@ -83,6 +84,7 @@ class PipelineSupervisor:
             control=self._control,
             dropped=dropped,
             on_restored=on_restored,
+            begun=begun,
         )
         run = self._supervised(graph, options, self._observer)
         self._run = asyncio.create_task(run, name=f"pipeline {self.name}")
@@ -164,7 +166,7 @@ class PipelineSupervisor:
         except asyncio.CancelledError:
             status.state, status.message = "stopped", "it was stopped without a last checkpoint: that took too long"
             return None
-        except Exception as error:
+        except BaseException as error:  # a run that is gone must not seem to run, whatever ended it
             log.error("the pipeline has ended unexpectedly", exc_info=error)
             failure = as_failure(error)
             status.state, status.message = "failed", str(failure)
@@ -172,6 +174,6 @@ class PipelineSupervisor:
             return None
 
 
-def as_failure(error: Exception) -> Failure:
+def as_failure(error: BaseException) -> Failure:
     """What nobody foresaw is ours, until shown otherwise."""
     return error if isinstance(error, Failure) else UnexpectedFailure(f"{type(error).__name__}: {error}")

@@ -265,7 +265,8 @@ class DeadLetterView(View):
     error: str
     key: str | None
     value: str | None
-    binary: bool = False
+    key_binary: bool = False  # the key is shown in hex
+    binary: bool = False  # the value is shown in hex
     replayable: bool = True
     reason: str | None = None  # why it is not
     replayed: bool = False

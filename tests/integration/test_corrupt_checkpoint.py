@@ -68,6 +68,7 @@ async def test_damaged_manifests(tmp_path: Path, damage: Damage) -> None:
     async with running(orders.file) as run:
         await run.until(lambda: orders.copies()[199] == 2)
         assert restored(orders, run) == half
+        assert "going on from an older one" in str(run.status.failures[0].failure)
         alarms = run.told("checkpoint damaged")
         assert {entry["log_level"] for entry in alarms} == {"error"}
         assert any(manifest_name(newest) in entry["reason"] for entry in alarms)

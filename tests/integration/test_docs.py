@@ -34,7 +34,7 @@ from operators.expression.nodes import AGGREGATES
 from operators.expression.nodes.conditional import CONDITIONAL_FUNCTIONS
 from operators.types import TYPE_NAMES
 from streamproc.cli import app
-from streamproc.observability.metrics import metric_table
+from streamproc.observability.metric_table import metric_table
 from streamproc.pipeline.planner import check_pipeline
 from streamproc.service.config import ServiceConfig
 from streamproc.service.config_file import load_service_config

@@ -6,6 +6,7 @@ import errno
 import random
 import re
 import resource
+import shutil
 import socket
 import subprocess
 import threading
@@ -171,6 +172,27 @@ async def test_a_full_store(tmp_path: Path, full: Full) -> None:
         assert set(orders.copies().values()) == {1}
         await run.stop()
     assert not orphans(orders)
+
+
+async def test_a_store_that_is_away_for_a_while(tmp_path: Path) -> None:
+    """As when its disk is unmounted under the job: an empty place is no reason to begin anew."""
+    orders = FileOrders(tmp_path, keep=3, restart=RESTART)
+    store, away = orders.stored(""), tmp_path / "away"
+    async with running(orders.file) as run:
+        orders.append(100)
+        await run.until(lambda: len(orders.copies()) == 100)
+        store.rename(away)
+        orders.append(100)
+        await run.until(lambda: run.status.restarts >= 3)
+        assert "is not there any more" in run.status.message
+        assert str(store) in run.status.message
+        shutil.rmtree(store, ignore_errors=True)  # what is written where the disk belongs
+        away.rename(store)
+        await run.until(lambda: len(orders.copies()) == 200)
+        await orders.finish(run)
+        await run.until(lambda: len(orders.copies()) == 201)
+        await run.stop()
+    assert orders.copies() == Counter(range(201))
 
 
 async def test_asked_to_stop_while_the_store_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,6 +19,10 @@ from typing import Any
 import httpx
 import pytest
 
+from state.failure import Failure
+from streamproc.service.client import Access, ServiceClient
+from streamproc.service.views import PipelineList
+
 ADMIN = "admin-token-0123456789"
 NUMBERS = """
 version: 1
@@ -133,6 +137,27 @@ def test_a_killed_service_brings_everything_back(tmp_path: Path) -> None:
         assert service.end(signal.SIGINT) == 0
 
 
+def test_threads_that_user_code_has_begun_do_not_keep_it_from_ending(tmp_path: Path) -> None:
+    (tmp_path / "leaks.py").write_text(
+        """
+import threading
+
+
+def leak(frame):
+    threading.Thread(target=threading.Event().wait, daemon=False).start()
+    return frame
+"""
+    )
+    step = "steps: {leaks: {input: rows, python: {call: 'leaks.py:leak', columns: {id: int64}}}}\nsinks:"
+    leaking = NUMBERS.replace("sinks:", step).replace("input: rows}\n", "input: leaks}\n")
+    (tmp_path / "service.yaml").write_text("functions: .\n")
+    with serving(tmp_path, "--config", "service.yaml") as service, httpx.Client(base_url=service.url) as client:
+        assert client.put("/v1/pipelines/numbers", content=leaking).status_code == 201
+        eventually(lambda: client.get("/v1/pipelines/numbers").json()["records_out"], lambda rows: rows > 0)
+        assert service.end(signal.SIGTERM) == 0
+        assert "was left behind" in service.said()
+
+
 def test_what_keeps_it_from_starting_is_said_and_ends_with_2(tmp_path: Path) -> None:
     (tmp_path / "wrong.yaml").write_text("listen: {prot: 80}\n")
     assert "wrong.yaml:1:" in refused(tmp_path, "--config", "wrong.yaml")
@@ -175,6 +200,12 @@ def trusting(certificates: Path, name: str | None) -> httpx.Client:
     return httpx.Client(verify=context)
 
 
+def ask(url: str, ca: Path, certificate: Path | None = None, key: Path | None = None) -> PipelineList:
+    """What the command line would have to tell."""
+    with ServiceClient(Access(url, ca=ca, certificate=certificate, key=key)) as client:
+        return client.list()
+
+
 def test_client_certificates_tokens_and_the_audit_log(certificates: Path, tmp_path: Path) -> None:
     at = certificates
     (tmp_path / "service.yaml").write_text(
@@ -190,6 +221,18 @@ audit_log: audit.jsonl
         for stranger in (None, "eve"):
             with trusting(at, stranger) as client, pytest.raises(httpx.TransportError):
                 client.get(url)
+        for certificate, says in {
+            (None, None): "has closed the connection",
+            (at / "eve.crt", at / "eve.key"): "has closed the connection",
+            (at / "rita.crt", None): "holds no key; --key names it",
+        }.items():
+            with pytest.raises(Failure, match=says):
+                ask(service.url, at / "ca.crt", *certificate)
+        with pytest.raises(Failure, match="does not speak TLS"):
+            ask(service.metrics.replace("http:", "https:"), at / "ca.crt")
+        with pytest.raises(Failure, match="--ca names its CA"):
+            ask(service.url, at / "other.crt", at / "rita.crt", at / "rita.key")
+        assert ask(service.url, at / "ca.crt", at / "rita.crt", at / "rita.key").pipelines == ()
         with trusting(at, "rita") as rita:
             assert rita.get(url).status_code == 200
             denied = rita.put(f"{url}/numbers", content=NUMBERS)

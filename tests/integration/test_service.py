@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from polars.exceptions import PanicException
 
 from streamproc.dataflow.deployment import Deployment
 from streamproc.observability.metrics import MetricRegistry
@@ -22,6 +23,7 @@ from streamproc.service.config import ServiceConfig
 from streamproc.service.plan import StorageMoved
 from streamproc.service.registry import DirectoryInUse, Registry
 from streamproc.service.service import PipelineService
+from streamproc.service.surroundings import RegistryUnwritable
 from tests.eventually import eventually
 
 COUNTRIES = ("de", "fr", "it")
@@ -217,7 +219,8 @@ async def test_what_an_old_revision_does_meanwhile_is_planned_for(
         return savepoint
 
     async def save(self: hosted.HostedPipeline, *arguments: Any, **changed: Any) -> None:
-        await run_now(self)
+        if "revision" in changed:
+            await run_now(self)
         await saved(self, *arguments, **changed)
 
     monkeypatch.setattr(Deployment, "open", open_later)
@@ -333,6 +336,9 @@ async def test_a_restarted_service_brings_everything_back(tmp_path: Path) -> Non
             "running": ("running", "running", 1),
             "stopped": ("stopped", "stopped", 1),
         }
+        for at_rest in map(service.get, ("stopped", "drained")):
+            assert at_rest.checkpoint is not None, "it is in the store, though nothing has run since"
+            assert at_rest.checkpoint_at is not None
         await eventually(shops["running"].everything_once)
         await eventually(shops["rescaled"].everything_once)
         assert shops["stopped"].ids() == list(range(50))
@@ -340,6 +346,35 @@ async def test_a_restarted_service_brings_everything_back(tmp_path: Path) -> Non
         await eventually(shops["stopped"].everything_once)
         for name in ("running", "stopped", "rescaled"):
             await drained_exactly(service, shops[name])
+
+
+async def test_a_service_whose_checkpoints_are_away_begins_nothing_anew_unless_told(tmp_path: Path) -> None:
+    shop, other = Shop(tmp_path), Shop(tmp_path, "other")
+    async with serving(tmp_path) as service:
+        for each in (shop, other):
+            each.write()
+            await service.put(each.name, each.yaml())
+        for each in (shop, other):
+            await eventually(each.everything_once)
+    store, away = tmp_path / "checkpoints/shop", tmp_path / "away"
+    store.rename(away)
+    shop.write()
+    other.write()
+    async with serving(tmp_path) as service:
+        await eventually(lambda: str(store) in service.get("shop").message)
+        await eventually(other.everything_once)
+        assert not service.get("shop").ready
+        assert not store.exists(), "whoever comes later must not take it for a beginning"
+        away.rename(store)
+        await eventually(shop.everything_once)
+        await service.stop("shop")
+        store.rename(away)
+        await service.start("shop")
+        await eventually(lambda: "not there any more" in service.get("shop").message)
+        assert not store.exists()
+        await service.delete("shop")
+        await service.put("shop", shop.yaml())
+        await eventually(lambda: Counter(shop.ids()) == Counter([*range(100)] * 2))
 
 
 async def test_going_back_to_a_savepoint_is_done_once(tmp_path: Path) -> None:
@@ -437,6 +472,19 @@ async def test_code_that_ends_the_process_ends_only_its_pipeline(tmp_path: Path)
         await service.put("shop", shop.yaml().replace(b"sinks:\n", leaves))
         await eventually(is_in(service, "shop", "failed"))
         assert "SystemExit" in service.get("shop").message
+
+
+async def test_a_run_that_ends_by_what_is_no_exception_has_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def panics(*_: object) -> None:
+        raise PanicException("out of range")
+
+    monkeypatch.setattr(supervisor, "run_pipeline", panics)
+    async with serving(tmp_path) as service:
+        detail, _ = await service.put("shop", Shop(tmp_path).yaml())
+        assert (detail.state, detail.ready) == ("failed", False)
+        assert "PanicException: out of range" in detail.message
 
 
 async def test_what_is_refused(tmp_path: Path) -> None:
@@ -539,6 +587,6 @@ async def test_a_full_disk_refuses_the_wish_and_nothing_is_done(
 
         with monkeypatch.context() as broken:
             broken.setattr("streamproc.service.registry.write_file", full)
-            with pytest.raises(hosted.RegistryUnwritable, match="No space left"):
+            with pytest.raises(RegistryUnwritable, match="No space left"):
                 await service.stop("shop")
         assert (service.get("shop").state, service.get("shop").wanted) == ("running", "running")

@@ -181,7 +181,9 @@ def test_a_faulty_file_is_told_as_validate_tells_it(call: Call) -> None:
     assert told.err == call("validate", file).err
     assert told.err.startswith("faulty.yaml:")
     Path("broken.yaml").write_text("pipeline: [")
-    assert call("plan", "broken.yaml").code == 2
+    broken = call("plan", "broken.yaml")
+    assert (broken.code, broken.err) == (2, call("validate", "broken.yaml").err)
+    assert broken.err.startswith("broken.yaml:")
     Path("nameless.yaml").write_text("version: 1\n")
     assert (
         call("plan", "nameless.yaml").err
@@ -225,8 +227,59 @@ def test_what_is_not_there_is_told(call: Call, service: Service) -> None:
     assert (unknown.code, unknown.err) == (2, "streamproc: there is no pipeline nobody\n")
     nobody = call("list", "--url", "http://127.0.0.1:1")
     assert nobody.code == 1
+    assert call("apply", written("known")).code == 0
+    side_output = call("why", "known", "counts.late")
+    assert (side_output.code, side_output.err) == (
+        2,
+        "streamproc: known has no source, step or sink counts.late; did you mean 'counts'?\n",
+    )
     assert "`streamproc serve` starts one; --url or STREAMPROC_URL says where another is" in nobody.err
     assert call("list", "--url", "nonsense").code == 2
+
+
+def test_what_a_pipeline_has_no_longer_leaves_no_series(call: Call, service: Service) -> None:
+    assert call("apply", written("shrinks", ("every: 200ms}", "every: 200ms}, parallelism: 2"))).code == 0
+    assert 'streamproc_records_in_total{pipeline="shrinks",step="counts",subtask="1"}' in service.metrics()
+    file = written("shrinks", ("id % 2 = 0, add: {digit: id % 10}", "id % 2 = 0"), ("[digit]", "[id]"))
+    assert call("apply", file, "--drop-state").code == 0
+    of_it = [line for line in service.metrics().splitlines() if 'pipeline="shrinks"' in line]
+    assert [line for line in of_it if 'subtask="1"' in line] == []
+    assert [line for line in of_it if line.startswith("streamproc_records_in_total") and 'step="rows"' in line]
+
+
+def test_what_is_no_name_reaches_no_other_route(call: Call) -> None:
+    assert call("apply", written("named")).code == 0
+    taken = json.loads(call("savepoint", "named", "--json").out)["id"]
+    for arguments in (
+        ("delete", f"named/savepoints/{taken}"),
+        ("status", "named/graph"),
+        ("status", ""),
+        ("status", ".."),
+        ("why", "named", ""),
+        ("why", "named", "a/b"),
+    ):
+        told = call(*arguments)
+        assert (told.code, told.err.endswith(" is no name\n")) == (2, True), told.err
+    assert taken in json.loads(call("status", "named", "--json").out)["savepoints"]
+    assert json.loads(call("savepoint", "named", "--delete", str(taken), "--json").out) == {"deleted": taken}
+
+
+@pytest.mark.parametrize("token", ["two words", "two\nlines", "ünicode-0123456789", " "])
+def test_what_no_header_can_carry_is_no_token(token: str, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("token").write_text(token)
+    in_file = call("list", "--token-file", "token")
+    assert (in_file.code, in_file.err.startswith("streamproc: --token-file token holds no token")) == (2, True)
+    monkeypatch.setenv("STREAMPROC_TOKEN", token)
+    in_environment = call("list")
+    assert (in_environment.code, in_environment.err.startswith("streamproc: STREAMPROC_TOKEN holds no token")) == (
+        2,
+        True,
+    )
+
+
+def test_white_space_around_a_token_is_not_of_it(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STREAMPROC_TOKEN", f"{_ADMIN}\n")
+    assert call("list").code == 0
 
 
 def test_another_server_is_not_taken_for_the_service(call: Call) -> None:

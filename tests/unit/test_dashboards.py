@@ -19,7 +19,8 @@ from grafana_foundation_sdk.models.dashboard import Dashboard
 import streamproc
 from deploy.dashboards.promql import EXPOSED, OF_PROMETHEUS, PROCESS, UnknownMetric, metrics_of, series
 from deploy.dashboards.render import DIRECTORY, rendered
-from streamproc.observability.metrics import METRICS, PREFIX, MetricRegistry
+from streamproc.observability.metric_table import METRICS, PREFIX
+from streamproc.observability.metrics import MetricRegistry
 from tests.prometheus import promtool
 
 ROOT = Path(streamproc.__file__).parent.parent

@@ -23,7 +23,7 @@ from aiokafka.protocol.admin import DescribeConfigsRequest
 from aiokafka.protocol.metadata import MetadataRequest
 from aiokafka.structs import TopicPartition
 
-from streamproc.connectors.kafka.broker_errors import Contact, Unreachable, error_name, translated
+from streamproc.connectors.kafka.broker_errors import Contact, NoConnection, Unreachable, error_name, translated
 from streamproc.connectors.kafka.failure import KafkaRefused
 from streamproc.connectors.kafka.protocol import NO_UUID, DescribeTopicRequest
 
@@ -135,7 +135,7 @@ class Client:
                 return
             except Unreachable as unreachable:
                 error = f"{host}:{port}: {unreachable}"
-        raise Unreachable(error)
+        raise NoConnection(error)
 
     async def close(self) -> None:
         """Close every connection; idempotent."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import ssl
 from collections.abc import Iterator
 from typing import Final
@@ -33,6 +34,10 @@ class Unreachable(Exception):
     """No broker answered, or none that can answer yet; trying again may help."""
 
 
+class NoConnection(Unreachable):
+    """None of the addresses takes a connection; the text names one, and what is wrong with it."""
+
+
 class NotReady(Unreachable):
     """A broker answered, but cannot do it yet: elections, loading, markers still to be written."""
 
@@ -45,9 +50,14 @@ class Contact:
 
     def lost(self, waiting: object, error: Unreachable) -> None:
         """`waiting` has had no answer, and tries again."""
-        self._troubles[waiting] = (
-            "the broker is not ready" if isinstance(error, NotReady) else "the broker does not answer"
-        )
+        match error:
+            case NotReady():
+                trouble = "the broker is not ready"
+            case NoConnection():  # perhaps its address is wrong
+                trouble = f"the broker does not answer ({error})"
+            case _:
+                trouble = "the broker does not answer"
+        self._troubles[waiting] = trouble
 
     def regained(self, waiting: object) -> None:
         """It waits no more."""
@@ -81,4 +91,11 @@ def translated() -> Iterator[None]:
     except _NOT_READY as error:
         raise NotReady(str(error)) from error
     except (kafka_errors.KafkaError, OSError, TimeoutError) as error:
-        raise Unreachable(str(error) or type(error).__name__) from error
+        raise Unreachable(_in_words(error)) from error
+
+
+def _in_words(error: Exception) -> str:
+    """`Connection refused`, `Name or service not known`: without numbers and addresses, which we tell ourselves."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return os.strerror(error.errno) if error.errno > 0 else error.strerror or str(error)
+    return str(error) or type(error).__name__

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from streamproc.service.page.layout import Box, Layout, Route, Shape, lay_out
-from streamproc.service.page.wording import count, duration, moment, percent, rate, shortened
+from streamproc.service.page.wording import count, distance, moment, percent, rate, shortened
 from streamproc.service.views import EdgeView, GraphView, NodeView
 
-BAR_WIDTH: Final = 138
+BAR_WIDTH: Final = 152
 _NAME_CHARACTERS: Final = 16
 _BUSY: Final = 0.8
 _BACKPRESSURED: Final = 0.5
@@ -111,9 +111,7 @@ def _node(node: NodeView, box: Box, live: bool) -> DrawnNode:
         bad=bad[0] if bad else "",
         doing=_doing(node, state),
         watermark=watermark,
-        spoken=", ".join(
-            [spoken, *([f"{watermark} behind"] if node.watermark_lag_seconds is not None and live else []), *bad]
-        )
+        spoken=", ".join([spoken, *([watermark] if node.watermark_lag_seconds is not None and live else []), *bad])
         + ". Why?",
     )
 
@@ -129,7 +127,7 @@ def _watermark(node: NodeView) -> str:
         return "no watermark"
     if node.watermark_lag_seconds is None:
         return f"watermark {moment(node.watermark)}"
-    return f"watermark {duration(node.watermark_lag_seconds)}"
+    return f"watermark {distance(node.watermark_lag_seconds)}"
 
 
 def _bars(node: NodeView) -> tuple[tuple[str, int, int], ...]:

@@ -15,7 +15,7 @@ from functools import lru_cache
 from itertools import pairwise
 from typing import Final
 
-NODE_WIDTH: Final = 164
+NODE_WIDTH: Final = 178
 NODE_HEIGHT: Final = 104
 COLUMN_GAP: Final = 76
 ROW_GAP: Final = 26

@@ -39,7 +39,8 @@ _CONFIRMED: Final = {  # title, what happens, button
         "Drain {name}",
         (
             "Its input ends here: every open window closes now and its results are committed, then it stops.",
-            "Windows that were only half full give their results early. Rows for them that come later count as late.",
+            "Windows that were only half full give their results early. Rows for them that come after the next start"
+            " open them again, and give a second result.",
         ),
         "Drain",
     ),

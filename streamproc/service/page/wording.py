@@ -112,6 +112,13 @@ def lag(at: datetime | None, now: datetime) -> str:
     return duration(float(round(behind, 1))) if behind >= 0 else f"{duration(float(round(-behind, 1)))} ahead"
 
 
+def distance(seconds: float) -> str:
+    """How far a watermark is from the clock, short enough for a card: `3.2 s behind`, `16 min behind`; with rows of
+    the future `2 s ahead`."""
+    largest = " ".join(duration(abs(seconds)).split()[:2])
+    return f"{largest} {'behind' if seconds >= 0 else 'ahead'}"
+
+
 def percent(share: float) -> str:
     """`34 %`; what is there never reads as nothing."""
     return "<1 %" if 0 < share < 0.005 else f"{share * 100:.0f} %"

@@ -22,6 +22,7 @@ from streamproc.checkpoint.manifest import (
 )
 from streamproc.checkpoint.recovery import (
     Attempt,
+    CheckpointsGone,
     Superseded,
     UnknownCheckpoint,
     claim,
@@ -69,6 +70,7 @@ def test_a_manifest_reads_back_equal_and_a_flipped_bit_is_found() -> None:
 def test_what_a_newer_release_has_written_is_not_passed_over(
     store: CheckpointStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    claim(store)
     write(store, 1, 1)
     monkeypatch.setattr("streamproc.checkpoint.manifest.VERSION", VERSION + 1)
     write(store, 2, 1)
@@ -101,6 +103,16 @@ def test_an_attempt_from_nothing_cuts_all_older_lineage() -> None:
     assert lineage([Attempt(1, None), Attempt(2, None)], {CheckpointId(1): 1}) == []
 
 
+def test_an_attempt_whose_record_is_lost_goes_on_from_its_own_checkpoints() -> None:
+    written = {CheckpointId(c): a for c, a in [(1, 1), (2, 2), (3, 2)]}
+    assert lineage([Attempt(1, None)], written) == [3, 2]
+    assert lineage([Attempt(1, None), Attempt(3, CheckpointId(3))], written) == [3, 2]
+
+
+def test_a_savepoint_older_than_all_records_is_no_sign_of_a_lost_one() -> None:
+    assert lineage([Attempt(8, CheckpointId(79))], {CheckpointId(3): 1, CheckpointId(79): 8}) == [79]
+
+
 def test_a_claim_takes_the_newest_checkpoint_and_the_next_number(store: CheckpointStore) -> None:
     first = claim(store)
     assert (first.attempt, first.restored, first.next_checkpoint) == (1, None, 1)
@@ -110,6 +122,38 @@ def test_a_claim_takes_the_newest_checkpoint_and_the_next_number(store: Checkpoi
     assert (second.attempt, second.next_checkpoint) == (2, 2)
     assert newer_attempt(store, 1) == 2
     assert newer_attempt(store, 2) is None
+
+
+def remove(store: CheckpointStore, prefix: str = "") -> None:
+    for name, _ in list(store.list(prefix)):
+        store.delete(name)
+
+
+def test_an_attempt_that_does_not_find_its_own_claim_knows_that_the_store_was_emptied(store: CheckpointStore) -> None:
+    claim(store)
+    remove(store)
+    with pytest.raises(CheckpointsGone, match="not there any more"):
+        newer_attempt(store, 1)
+
+
+def test_an_emptied_store_is_no_beginning_where_an_attempt_has_begun(store: CheckpointStore) -> None:
+    claim(store)
+    write(store, 1, attempt=1)
+    remove(store)
+    with pytest.raises(CheckpointsGone):
+        claim(store, begun=True)
+    assert not list(store.list("")), "whoever comes later must not take it for a beginning"
+    assert claim(store).restored is None
+
+
+def test_checkpoints_without_a_record_of_any_attempt_are_no_beginning(store: CheckpointStore) -> None:
+    claim(store)
+    write(store, 1, attempt=1)
+    remove(store, "attempts/")
+    for _ in range(2):
+        with pytest.raises(CheckpointsGone):
+            claim(store)
+    assert claim(store, CheckpointId(1)).restored == manifest(1, 1)
 
 
 def test_a_checkpoint_that_completes_while_we_claim_is_seen(

@@ -7,8 +7,9 @@ import threading
 from collections.abc import Iterator
 
 import pytest
+from polars.exceptions import PanicException
 
-from streamproc.dataflow.compute import Compute
+from streamproc.dataflow.compute import Compute, Panicked
 from tests.eventually import eventually
 
 
@@ -64,6 +65,15 @@ async def test_a_users_call_that_never_returns_is_left_behind_and_named(gate: th
     assert not released.is_set(), "never under a call that may still use it"
     gate.set()
     await eventually(released.is_set)
+
+
+async def test_a_panic_of_native_code_is_a_failure() -> None:
+    def panics() -> None:
+        raise PanicException("out of range")
+
+    with pytest.raises(Panicked, match="PanicException: out of range") as failed:
+        await Compute()(panics)
+    assert failed.value.retry_helps
 
 
 async def test_what_a_call_raises_comes_back() -> None:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given, settings
@@ -13,7 +13,7 @@ from inline_snapshot import snapshot
 
 from operators.element import WATERMARK_MAX, WATERMARK_MIN
 from state.failure import Failure
-from streamproc.observability.facts import Doing, InputFacts, SourceFacts, SplitFacts, SubtaskFacts
+from streamproc.observability.facts import Doing, InputFacts, Lateness, SourceFacts, SplitFacts, SubtaskFacts
 from streamproc.observability.status import JobFailure, RecordError
 from tests.unit.diagnosis.situations import (
     NOW,
@@ -31,6 +31,7 @@ from tests.unit.diagnosis.situations import (
     step,
     subtask,
     told,
+    with_lateness,
 )
 
 
@@ -178,6 +179,18 @@ ruled_out (job): ruled out: its sources answer, its sources bring rows, no split
 """)
 
 
+def test_rows_that_nobody_waited_for_because_their_partition_was_idle() -> None:
+    splits = (split("orders-0", "12:04:00"), split("orders-1", "12:04:00"))
+    reader = source("orders", *splits, idle_after_ms=1_000)
+    late = revenue(counted={"late": 240, "held": 0, "next_close": None})
+    in_order = with_lateness(orders_quiet(source=reader), Lateness((0, 10_000, 60_000), (493, 0, 7, 0), 500))
+    assert told(ask(job(in_order, late), "out")).splitlines()[0] == snapshot(
+        "late_rows (revenue): 240 rows of 250 (96 %) came to revenue too late: they are dropped; at most 7 of them came later than out_of_order within their own partition: the others are of one that had been silent for idle_after, so that nobody waited for it; raise sources.orders.event_time.idle_after or steps.revenue.late.accept_for"
+    )
+    disordered = with_lateness(orders_quiet(source=reader), Lateness((0, 10_000, 60_000), (200, 0, 300, 0), 500))
+    assert "raise sources.orders.event_time.out_of_order" in told(ask(job(disordered, late), "out"))
+
+
 def test_every_record_is_bad() -> None:
     status = running()
     status.errors.append(RecordError(NOW / 1000, "orders", "orders-0", 41, "not JSON: unexpected end", 2))
@@ -249,6 +262,33 @@ ruled_out (job): ruled out: its sources answer, its sources bring rows, no split
 """)
 
 
+def test_a_sink_whose_writes_take_their_time_and_that_keeps_up_is_not_slow() -> None:
+    writing: dict[str, Any] = {"doing": "writing", "doing_s": 0.02, "toward": "out", "busy": 0.02}
+    for idle, cause in ((0.17, "flowing"), (0.02, "slow_sink")):
+        facts = job(
+            orders_quiet(split("orders-0", "12:04:00")),
+            revenue(**writing, backpressured=0.98 - idle, idle=idle, counted={"next_close": None}),
+        )
+        assert ask(facts, "out", flow=rates({"out": 4000.0})).findings[0].cause == cause
+
+
+def test_a_sink_that_gets_no_answer_is_not_called_slow() -> None:
+    writing: dict[str, Any] = {
+        "doing": "writing",
+        "doing_s": 18.0,
+        "toward": "out",
+        "busy": 0.0,
+        "backpressured": 1.0,
+        "idle": 0.0,
+    }
+    status = running(state="waiting", message="sink out: the broker does not answer")
+    timed = with_lateness(orders_quiet(split("orders-0", "12:04:00")), Lateness((0, 1_000), (600, 100, 0), 700))
+    view = ask(job(timed, revenue(**writing)), "out", status=status, flow=rates())
+    assert view.findings[0].cause == "unreachable"
+    assert "slow_sink" not in {finding.cause for finding in view.findings}
+    assert view.advice == ()
+
+
 def test_a_step_that_asks_the_outside() -> None:
     facts = job(
         orders_quiet(split("orders-0")),
@@ -280,7 +320,7 @@ def test_a_sink_whose_checkpoint_does_not_come() -> None:
     status = running(checkpoint=None, checkpoint_at=None)
     view = ask(facts, "out", file=FILES, status=status, flow=rates({"out": 4.0, "revenue": 4.0}))
     assert told(view) == snapshot("""\
-checkpoint_pending (out): sink out has taken 40 rows; they become visible with the next checkpoint, every 10s: none has been completed since the pipeline was started here; a checkpoint has been under way for 45 s and waits for revenue[0]: revenue[0] has been computing for 8 s
+checkpoint_pending (out): sink out has taken 40 rows; each becomes visible with the first checkpoint after it, one every 10s: none has been completed since the pipeline was started here; a checkpoint has been under way for 45 s and waits for revenue[0]: revenue[0] has been computing for 8 s
 flowing (out): it flows: 4 rows/s; out has taken 40 rows since it started
 ruled_out (job): ruled out: its sources answer, its sources bring rows, no split holds the watermark back, no row was late, no record was bad, conditions let rows through, nobody waits for room\
 """)
@@ -295,7 +335,7 @@ def test_a_sink_that_flows_and_commits() -> None:
     assert view.findings[0].cause == "flowing"
     assert told(view) == snapshot("""\
 flowing (out): it flows: 4 rows/s; out has taken 40 rows since it started
-checkpoint_pending (out): sink out has taken 40 rows; they become visible with the next checkpoint, every 10s: the last one, 7, was completed 3 s ago
+checkpoint_pending (out): sink out has taken 40 rows; each becomes visible with the first checkpoint after it, one every 10s: the last one, 7, was completed 3 s ago
 ruled_out (job): ruled out: its sources answer, its sources bring rows, no split holds the watermark back, no row was late, no record was bad, conditions let rows through, nobody waits for room\
 """)
 
@@ -381,6 +421,26 @@ def test_a_sink_of_late_rows_where_no_row_is_late() -> None:
     )
 
 
+def test_a_sink_of_late_rows_of_which_none_has_come_lately() -> None:
+    file = FILES.replace(
+        "aggregate: {eur: sum(amount)}", "aggregate: {eur: sum(amount)}\n    late: {then: side_output}"
+    )
+    file += "  late: {type: file, path: late, input: revenue.late}\n"
+    silent = orders_quiet(split("orders-0", "12:04:00"), split("orders-1", "12:00:00", 240.0))
+    counted = revenue(counted={"late": 40})
+    through = subtask("late", step("late", 40, 40), inputs=(inlet("revenue"),))
+    assert told(ask(job(silent, counted, through), "late", file=file, flow=rates())) == snapshot("""\
+no_input (revenue): late reads the late rows of revenue: 40 since it started, and none in the last 10 s
+checkpoint_pending (late): sink late has taken 40 rows; each becomes visible with the first checkpoint after it, one every 10s: the last one, 7, was completed 3 s ago\
+""")
+    on_their_way = subtask("late", step("late", 30, 30), inputs=(inlet("revenue", rows_waiting=10),))
+    view = ask(job(silent, counted, on_their_way), "late", file=file, flow=rates())
+    assert not any("none in the last" in finding.says for finding in view.findings)
+    late_now = rates(late={"revenue": 4.0})
+    view = ask(job(silent, counted, through), "late", file=file, flow=late_now)
+    assert not any("none in the last" in finding.says for finding in view.findings)
+
+
 def test_a_node_that_is_not_there() -> None:
     with pytest.raises(KeyError):
         ask(None, "nothing")
@@ -422,9 +482,25 @@ def test_a_step_that_passes_the_watermark_on_later_than_it_comes() -> None:
     says = [f.says for f in ask(facts, "hours", file=file).findings if f.node == "paid"]
     assert says == snapshot(
         [
-            "paid passes the watermark on 1 h later than it comes: its rows wait for partners or timers that long, and what follows closes later by as much"
+            "paid passes the watermark on 1 h later than it comes: its rows may wait for partners that long, and what follows closes later by as much"
         ]
     )
+
+
+def test_a_step_that_is_merely_busy_is_not_said_to_wait_for_partners() -> None:
+    facts = job(
+        orders_quiet(split("orders-0", "12:04:00")),
+        subtask(
+            "scored",
+            step("scored", 250, 200),
+            inputs=(inlet("orders", "12:04:00"),),
+            watermark=at("12:00:00"),
+            doing="computing",
+            doing_s=1.0,
+        ),
+        revenue("12:00:00"),
+    )
+    assert not any("later than it comes" in f.says for f in ask(facts, "out", file=PYTHON).findings)
 
 
 def test_a_bounded_file_that_is_not_read_yet() -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from operators.element import WATERMARK_MAX, WATERMARK_MIN
-from streamproc.observability.metrics import METRICS, PREFIX, MetricRegistry, PipelineMetrics, metric_table
+from streamproc.observability.metric_table import METRICS, PREFIX, metric_table
+from streamproc.observability.metrics import MetricRegistry, PipelineMetrics
 
 CONTRACT_TEXT = """
 records_in_total records_out_total bytes_in_total late_records_total error_records_total watermark_seconds
@@ -162,6 +164,37 @@ def test_what_was_true_of_a_moment_goes_when_the_job_ends_and_comes_back_with_it
     assert found["watermark_seconds"] == {("p", "s", "0"): 60.0}
     assert found["channel_rows"] == {("p", "s", "0"): 3.0}
     assert found["records_in_total"] == {("p", "s", "0"): 5.0}, "counters only grow"
+
+
+def test_a_job_that_is_built_anew_keeps_the_series_of_what_it_still_has_and_no_other() -> None:
+    registry = MetricRegistry()
+    pipeline = PipelineMetrics(registry, "p")
+    with pipeline.building():
+        for step, index in (("s", 0), ("s", 1), ("removed", 0)):
+            pipeline.subtask(step, index).records_in.inc(5)
+            pipeline.subtask(step, index).end_to_end_latency.observe(1)
+    for step in ("s", "removed"):
+        pipeline.ledger_unaccounted(step).set(0)
+    pipeline.ended()
+    with pipeline.building():
+        pipeline.subtask("s", 0)
+        pipeline.subtask("added", 0)
+
+    text = registry.render().decode()
+    assert 'step="removed"' not in text
+    assert 'subtask="1"' not in text
+    assert exposed(registry)["records_in_total"] == {("p", "s", "0"): 5.0, ("p", "added", "0"): 0.0}
+
+
+def test_a_job_that_cannot_be_built_keeps_its_series() -> None:
+    registry = MetricRegistry()
+    pipeline = PipelineMetrics(registry, "p")
+    with pipeline.building():
+        pipeline.subtask("s", 0).records_in.inc(5)
+    with pytest.raises(OSError, match="no room"), pipeline.building():
+        raise OSError("no room")
+
+    assert exposed(registry)["records_in_total"] == {("p", "s", "0"): 5.0}
 
 
 async def test_a_scrape_shows_every_figure_as_it_is_then() -> None:

@@ -309,3 +309,26 @@ def test_restart_strategies() -> None:
             "shop.yaml:11:23: job.restart.strategy: must be backoff, fixed or none, not the text 'backof'; did you mean 'backoff'?"
         ]
     )
+
+
+def test_texts_of_a_format_that_are_not_as_they_must_be() -> None:
+    text = (
+        HEAD
+        + """\
+sources:
+  a:
+    type: kafka
+    brokers: ["k:9092"]
+    topic: t
+    format: {type: protobuf, registry: "registry:8081", message: "shop/Order"}
+    schema: {id: int64}
+sinks:
+  out: {type: blackhole, input: a}
+"""
+    )
+    assert faults(text) == snapshot(
+        [
+            "shop.yaml:8:40: sources.a.format.registry: must be a URL that begins with http:// or https://",
+            "shop.yaml:8:66: sources.a.format.message: must be the name of a message: letters, digits and _, in parts with dots between them",
+        ]
+    )

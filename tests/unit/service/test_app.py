@@ -6,7 +6,7 @@ import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, NoReturn
 from urllib.parse import quote
 
 import httpx
@@ -99,6 +99,8 @@ async def test_what_is_asked_of_a_pipeline() -> None:
         ("stop", b'{"drian": true}'),
         ("stop", b"[]"),
         ("stop", b"{"),
+        ("savepoints", b"[]"),
+        ("savepoints", b'{"name": "before the upgrade"}'),
         ("start", b'{"from": "latest"}'),
         ("start", b'{"from": 0}'),
         ("start", b'{"from": 1e400}'),
@@ -124,6 +126,7 @@ async def test_other_media_types_are_refused() -> None:
             ("PUT", ONE, "image/png"),
             ("PUT", ONE, "multipart/form-data; boundary=x"),
             ("POST", f"{ONE}/stop", "text/plain"),
+            ("POST", f"{ONE}/savepoints", "text/plain"),
             ("POST", f"{ONE}/stop", "application/x-www-form-urlencoded"),
         ):
             answer = await client.request(method, path, content=b"{}", headers={"Content-Type": kind})
@@ -134,9 +137,31 @@ async def test_other_media_types_are_refused() -> None:
 async def test_a_name_that_no_file_can_have_is_not_put(name: str) -> None:
     service = Remembering()
     async with asking(open_app(service)) as client:
-        problem(await client.put(f"/v1/pipelines/{name}", content=b"a: 1"), 422)
-        problem(await client.get("/v1/pipelines/under_score"), 404, "unknown-pipeline")
+        refused = problem(await client.put(f"/v1/pipelines/{name}", content=b"a: 1"), 422)
+    assert "must be lower-case letters, digits and -, beginning with a letter" in refused["detail"]
     assert service.asked == []
+
+
+@pytest.mark.parametrize("name", ["nope", "under_score", "a" * 64, "%20", "a%0A", "%C3%A9"])
+async def test_a_name_that_nobody_has_is_unknown_whatever_it_is(name: str) -> None:
+    async with asking(open_app(Remembering({"p": "x"}))) as client:
+        for path in ("", "/checkpoints", "/graph", "/errors", "/why/revenue"):
+            problem(await client.get(f"/v1/pipelines/{name}{path}"), 404, "unknown-pipeline")
+        for verb in ("stop", "start", "savepoints"):
+            problem(await client.post(f"/v1/pipelines/{name}/{verb}"), 404, "unknown-pipeline")
+        problem(await client.delete(f"/v1/pipelines/{name}"), 404, "unknown-pipeline")
+
+
+async def test_a_method_that_is_not_taken_is_told_which_are() -> None:
+    async with asking(open_app(Remembering({"p": "x"}))) as client:
+        for method, path, allowed in (
+            ("PATCH", ONE, "DELETE, GET, HEAD, PUT"),
+            ("OPTIONS", "/v1/pipelines", "GET, HEAD"),
+            ("GET", f"{ONE}/stop", "POST"),
+        ):
+            answer = await client.request(method, path)
+            problem(answer, 405)
+            assert answer.headers["allow"] == allowed
 
 
 # -- what goes wrong
@@ -308,6 +333,24 @@ async def test_the_description_is_complete() -> None:
     assert references <= {f"#/components/schemas/{name}" for name in document["components"]["schemas"]}
     assert "HTTPValidationError" not in json.dumps(document)
     assert {needed(route) for route in described} == {"read", "admin"}
+
+
+class Unplanned(Remembering):
+    """Its file has had errors since the service came back."""
+
+    def graph(self, name: str) -> NoReturn:
+        raise Conflict(f"the file of {name} has errors")
+
+    def why(self, name: str, step: str) -> NoReturn:
+        raise Conflict(f"the file of {name} has errors")
+
+
+async def test_what_is_answered_of_a_pipeline_that_cannot_be_planned_is_described() -> None:
+    async with asking(open_app(Unplanned({"p": "x"}))) as client:
+        paths = (await client.get("/openapi.json")).json()["paths"]
+        for what, asked in (("graph", "graph"), ("why/{step}", "why/revenue")):
+            problem(await client.get(f"{ONE}/{asked}"), 409, "conflict")
+            assert "409" in paths[f"/v1/pipelines/{{name}}/{what}"]["get"]["responses"]
 
 
 def _references(value: Any) -> list[str]:

@@ -79,6 +79,21 @@ allowed_hosts: localhost
     assert "read or admin" in found[1]
 
 
+def test_a_variable_that_is_not_set_hides_no_other_fault(tmp_path: Path) -> None:
+    found = faults(
+        tmp_path,
+        """listen: {prot: 90}
+tokens:
+  - {name: a, role: root, token: "${env:NOT_SET}"}
+  - {name: b, role: read, token: "${file:absent}"}
+""",
+    )
+    assert [fault.partition(": ")[0] for fault in found] == ["1", "3", "3", "4"]
+    assert "unknown field 'prot'" in found[0]
+    assert "read or admin" in found[1]
+    assert "NOT_SET is not set" in found[2]
+
+
 def test_a_token_that_can_be_guessed_is_refused_and_not_shown(tmp_path: Path) -> None:
     (fault,) = faults(tmp_path, 'tokens: [{name: a, role: read, token: "${env:T}"}]', T="hunter2")
     assert "at least 16 characters" in fault

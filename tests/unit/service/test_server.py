@@ -36,9 +36,10 @@ async def test_ports_that_are_taken(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         api = ServiceConfig(listen=ListenConfig(port=port), directory=tmp_path / "d")
-        assert f"127.0.0.1:{port}" in await refusal(api, AddressUnavailable)
+        in_use = f"127.0.0.1:{port}: address already in use; "
+        assert f"{in_use}--port names another" in await refusal(api, AddressUnavailable)
         metrics = ServiceConfig(listen=FREE, metrics=MetricsConfig(port=port), directory=tmp_path / "d")
-        assert f"127.0.0.1:{port}" in await refusal(metrics, PortUnavailable)
+        assert f"{in_use}--metrics-port names another" in await refusal(metrics, PortUnavailable)
 
 
 async def test_an_address_that_is_nobodys(tmp_path: Path) -> None:

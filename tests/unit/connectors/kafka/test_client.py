@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from streamproc.connectors.kafka.aiokafka_private import Client
+from streamproc.connectors.kafka.broker_errors import Contact, NoConnection, Unreachable
 from streamproc.connectors.kafka.client import backoff_s, client_options, missing_topic_text
 from streamproc.connectors.kafka.failure import KafkaRefused
 from streamproc.pipeline.spec import KafkaConnectionSpec
@@ -94,3 +97,20 @@ def test_a_missing_topic_names_near_ones_and_the_command() -> None:
     assert "Did you mean 'orders'?" in text
     assert "--create --topic order" in text
     assert "Did you mean" not in missing_topic_text("order", [], why="source orders")
+
+
+async def test_an_address_that_is_wrong_is_said_to_be() -> None:
+    contact = Contact()
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{probe.getsockname()[1]}"  # nobody listens there any more
+    client = Client(client_options(KafkaConnectionSpec.model_validate({"brokers": [address]})))
+    try:
+        with pytest.raises(NoConnection) as nobody:
+            await client.start()
+    finally:
+        await client.close()
+    contact.lost("start", nobody.value)
+    assert contact.trouble == f"the broker does not answer ({address}: Connection refused)"
+    contact.lost("start", Unreachable("NodeNotReadyError: node id 1"))
+    assert contact.trouble == "the broker does not answer"

@@ -13,7 +13,7 @@ from streamproc.service.app import create_app
 from streamproc.service.config import ServiceConfig, TokenConfig
 from streamproc.service.guard import GuardedRoute, needed
 from streamproc.service.page.routes import page_router
-from streamproc.service.views import DeadLetterView, ErrorList, ErrorView
+from streamproc.service.views import DeadLetterView, ErrorList, ErrorView, GraphView
 from tests.shown_pipelines import ShownPipelines, edge, failed, node, now, pipeline, revenue_graph
 
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>{{ 7 * 7 }}"
@@ -93,6 +93,57 @@ async def test_a_node_that_has_not_begun_is_not_idle(client: httpx.AsyncClient, 
     text = (await client.get("/pipelines/orders")).text
     assert text.count("<td>not running</td>") == len(begun)
     assert "<td>idle</td>" not in text
+
+
+async def test_what_does_not_run_shows_no_figures_of_nodes(client: httpx.AsyncClient, shown: ShownPipelines) -> None:
+    graph = revenue_graph("orders")
+    shown.show(pipeline("orders", state="drained", wanted="drained"), graph.model_copy(update={"live": False}))
+    text = (await client.get("/pipelines/orders")).text
+    [rows] = re.findall(r'<table id="nodes">.*?<tbody>(.*?)</tbody>', text, re.DOTALL)
+    figures = re.findall(r'<td class="number[^"]*">([^<]*)</td>', rows)
+    assert set(figures) == {"–"}
+    assert len(figures) == 13 * len(graph.nodes)
+
+
+async def test_a_card_says_on_which_side_of_the_clock_its_watermark_is(
+    client: httpx.AsyncClient, shown: ShownPipelines
+) -> None:
+    nodes = (node("old", "source", watermark_lag_seconds=89.0), node("early", "source", watermark_lag_seconds=-2.0))
+    shown.show(pipeline("orders"), GraphView(pipeline="orders", live=True, nodes=nodes, edges=()))
+    text = (await client.get("/pipelines/orders")).text
+    assert re.findall(r'<text class="watermark"[^>]*>([^<]*)<', text) == [
+        "watermark 1 min behind",
+        "watermark 2 s ahead",
+    ]
+
+
+async def test_a_drain_is_confirmed_knowing_that_windows_open_again(
+    client: httpx.AsyncClient, shown: ShownPipelines
+) -> None:
+    shown.show(pipeline("orders"), revenue_graph("orders"))
+    text = (await client.get("/pipelines/orders/actions/drain")).text
+    assert "open them again" in text
+    assert "late" not in text
+
+
+async def test_bytes_in_hex_are_told_where_they_are(client: httpx.AsyncClient, shown: ShownPipelines) -> None:
+    shown.show(pipeline("orders"), revenue_graph("orders"))
+    letter = DeadLetterView(
+        id="0:1",
+        at=now(),
+        node="orders",
+        source="orders",
+        split="orders-0",
+        offset=1,
+        error="bad",
+        key="0001",
+        key_binary=True,
+        value="text",
+    )
+    shown.letters = (letter,)
+    text = (await client.get("/pipelines/orders/dead-letters/dead")).text
+    assert "<code>0001</code><small>bytes in hex</small>" in text
+    assert text.count("bytes in hex") == 1
 
 
 async def test_a_failure_is_no_bad_record() -> None:
