@@ -115,7 +115,7 @@ class SourceClock:
             return frame
         clock = self._splits[split]
         clock.last_active_s = now_s
-        times = frame.get_column(self._event_time.column).dt.epoch("ms").alias(TIME)
+        times = _epoch_ms(frame.get_column(self._event_time.column)).alias(TIME)
         of_rows = times.to_numpy()
         before = np.empty_like(of_rows)  # the highest time before each row
         before[0] = WATERMARK_MIN if clock.max_time is None else clock.max_time
@@ -125,13 +125,13 @@ class SourceClock:
         behind = before - of_rows
         furthest = int(behind.max())
         self._lateness.add(behind, furthest)
-        frame = frame.with_columns(times)
+        hidden = [times]
         if furthest + 1 >= out_of_order:
             others = self._slowest(now_s, leaving_out=split)
-            frame = frame.with_columns(pl.Series(ROW_WATERMARK, np.minimum(before - out_of_order, others)))
+            hidden.append(pl.Series(ROW_WATERMARK, np.minimum(before - out_of_order, others)))
         latest = int(of_rows.max())
         clock.max_time = EventTimeMs(latest if clock.max_time is None else max(latest, clock.max_time))
-        return frame
+        return frame.hstack(hidden)
 
     def watermark(self, now_s: float) -> Watermark:
         """The subtask's watermark now; idle when no split is live."""
@@ -164,3 +164,8 @@ class SourceClock:
         if clock.max_time is None:
             return WATERMARK_MIN
         return EventTimeMs(clock.max_time - self._event_time.out_of_order_ms)
+
+
+def _epoch_ms(times: pl.Series) -> pl.Series:
+    """As `times.dt.epoch("ms")`, which takes ten times as long for a few rows."""
+    return times.cast(pl.Datetime("ms", getattr(times.dtype, "time_zone", None))).cast(pl.Int64)

@@ -17,7 +17,7 @@ from typing import Final
 
 NODE_WIDTH: Final = 178
 NODE_HEIGHT: Final = 104
-COLUMN_GAP: Final = 76
+COLUMN_GAP: Final = 62
 ROW_GAP: Final = 26
 CHAIN_PADDING: Final = 9
 MARGIN: Final = 12
