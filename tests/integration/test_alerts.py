@@ -71,6 +71,9 @@ def test_what_breaks_lights_its_alert(kafka_to_kill: Broker, tmp_path: Path) -> 
         apply(service, tmp_path, *PIPELINES)
         service.until(lambda: all(rows_out(service, name) for name in (HEALTHY, STALLED, SLOW_SINK)))
 
+        absent = ("ServiceDown", "", "")  # fires until Prometheus has heard of the service
+        prometheus.until(lambda prometheus: absent not in lit(prometheus), what="the service is known to be there")
+
         break_everything(broker, orders)
         seen: set[Lit] = set()
 
